@@ -1,0 +1,1 @@
+"""The offline half of Marquee, in running order: data, model, train, evaluate, publish."""
