@@ -1,0 +1,371 @@
+"""The bundle: the one thing that crosses from training to serving.
+
+A bundle is an immutable directory. `manifest.json` names every other file with its size and
+SHA-256, and is written last, so a directory without a manifest is an unfinished one.
+
+Row i of every per-item array and of `items.parquet` is item_idx i; row i of every per-user
+array is user_idx i. Both indices follow ascending original ids. Arrays are memory-mapped:
+opening costs the checksums (`verify=True`) and otherwise next to nothing, and processes on
+one machine share the pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from training.model.ranking import ITEM_FEATURES, RANKER_FEATURES, USER_FEATURES
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+INDEX = "index"
+
+# Everything a reader of format 1 opens by name, besides the index directory.
+REQUIRED_FILES = (
+    "tower.json",
+    "item_vectors.npy",
+    "items.parquet",
+    "item_features.npy",
+    "genre_matrix.npy",
+    "user_ids.npy",
+    "user_history.npy",
+    "user_offsets.npy",
+    "user_features.npy",
+    "popularity.npy",
+    "popularity_score.npy",
+    "ranker.txt",
+    "ranker.json",
+    "drift.json",
+)
+
+ItemId = int | str
+UserId = int | str
+
+
+class BundleError(Exception):
+    """The directory is not a usable bundle; the message is one line: which file, what, what to do."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Entity(_Record):
+    """What the catalogue holds; `id_field` is the item's key in requests and responses."""
+
+    name: str
+    id_field: Literal["movie_id", "item_id"]
+    id_type: Literal["int", "str"]
+
+
+class DataRecord(_Record):
+    """The prepared data the bundle was made from."""
+
+    fingerprint: str
+    statistics: dict[str, Any]
+
+
+class SplitRecord(_Record):
+    """The split that chose the model; `hash` identifies its folds."""
+
+    protocol: str
+    k_core: int
+    seed: int
+    hash: str
+
+
+class FileRecord(_Record):
+    """Size and checksum of one file."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(_Record):
+    """`manifest.json`. `metrics` is the run's evaluation, empty when it was never evaluated."""
+
+    format: Literal[1] = FORMAT
+    version: str = Field(pattern=r"^[1-9][0-9]*$")
+    created_at: str
+    entity: Entity
+    dimension: int
+    n_users: int
+    n_items: int
+    genres: list[str]
+    data: DataRecord
+    split: SplitRecord
+    metrics: dict[str, Any]
+    recipe: dict[str, Any]
+    files: dict[str, FileRecord]
+
+    @field_validator("files")
+    @classmethod
+    def _stay_inside(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name:
+                raise ValueError(f"file name {name!r} leaves the bundle")
+        return files
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check `path/manifest.json`; BundleError when absent, malformed or of another format."""
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such bundle directory; check the store and the version")
+    try:
+        fields = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{file}: missing, so the bundle is half-written; publish it again") from None
+    except ValueError:
+        raise BundleError(f"{file}: not valid JSON; publish the run again") from None
+    return parse_manifest(fields, str(file))
+
+
+def parse_manifest(fields: object, source: str) -> Manifest:
+    """Check decoded manifest JSON; `source` names it in the BundleError."""
+    format = fields.get("format") if isinstance(fields, dict) else None
+    if format != FORMAT:
+        raise BundleError(
+            f"{source}: format {format!r}, but this release reads format {FORMAT}; "
+            "publish the run again with this release"
+        )
+    try:
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{source}: {field}: {first['msg']}; publish the run again") from None
+
+
+@dataclass(frozen=True)
+class Items:
+    """The catalogue as columns; position = item_idx.
+
+    `avg_rating` is float32 with NaN for an item nobody rated; `years` has None where unknown.
+    """
+
+    ids: list[ItemId]
+    titles: list[str]
+    genres: list[list[str]]
+    years: list[int | None]
+    avg_rating: npt.NDArray[np.float32]
+    index: dict[ItemId, int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """An opened bundle. Every array is read-only and memory-mapped.
+
+    item_vectors      float32 [I, D]   score of an item = its row · the user vector
+    item_features     float32 [I, Fi]  columns training.model.ranking.ITEM_FEATURES
+    genre_matrix      float32 [I, G]   multi-hot over manifest.genres, rows sum to 1 (0 without genres)
+    user_ids          int64 or bytes [U], strictly ascending
+    user_history      int32 [E]        item_idx of all events, by user, oldest first
+    user_offsets      int64 [U+1]      events of user row u are user_offsets[u]:user_offsets[u+1]
+    user_features     float32 [U, Fu]  columns training.model.ranking.USER_FEATURES
+    popularity        int32 [I]        item_idx, most popular first
+    popularity_score  float32 [I]      by item_idx
+    """
+
+    path: Path
+    manifest: Manifest
+    item_vectors: npt.NDArray[np.float32]
+    item_features: npt.NDArray[np.float32]
+    genre_matrix: npt.NDArray[np.float32]
+    user_ids: npt.NDArray[Any]
+    user_history: npt.NDArray[np.int32]
+    user_offsets: npt.NDArray[np.int64]
+    user_features: npt.NDArray[np.float32]
+    popularity: npt.NDArray[np.int32]
+    popularity_score: npt.NDArray[np.float32]
+
+    @classmethod
+    def open(cls, path: str | Path, verify: bool = True) -> Bundle:
+        """Open the bundle at `path`; BundleError when it is not whole or of another format.
+
+        Presence, sizes, shapes and the ranker's features are always checked; `verify` adds
+        the checksum of every file (about a second per gigabyte).
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        _check_files(path, manifest, checksums=verify)
+        _check_ranker(path)
+        arrays = {
+            name: _load(path / f"{name}.npy", dtype, shape)
+            for name, (dtype, shape) in _layout(manifest).items()
+        }
+        bundle = cls(path=path, manifest=manifest, **arrays)
+        _check_histories(bundle)
+        return bundle
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    @property
+    def tower_dir(self) -> Path:
+        """Directory for `UserTower.load`."""
+        return self.path
+
+    @property
+    def ranker_path(self) -> Path:
+        """LightGBM model text."""
+        return self.path / "ranker.txt"
+
+    @property
+    def index_path(self) -> Path:
+        """Qdrant Edge shard: point id = item_idx."""
+        return self.path / INDEX
+
+    @cached_property
+    def items(self) -> Items:
+        """The catalogue, read at first use."""
+        columns = ["item_id", "title", "genres", "year", "rating_mean"]
+        table = pq.read_table(self.path / "items.parquet", columns=columns)
+        ids = table["item_id"].to_pylist()
+        return Items(
+            ids=ids,
+            titles=table["title"].to_pylist(),
+            genres=table["genres"].to_pylist(),
+            years=table["year"].to_pylist(),
+            avg_rating=table["rating_mean"].to_numpy().astype(np.float32),
+            index={item_id: i for i, item_id in enumerate(ids)},
+        )
+
+    def item_index(self, item_id: ItemId) -> int:
+        """item_idx of an original id, -1 when unknown; "12" finds 12 where ids are integers."""
+        key = _as_id(item_id, self.manifest.entity.id_type)
+        return -1 if key is None else self.items.index.get(key, -1)
+
+    def user_row(self, user_id: UserId) -> int:
+        """Row of an original user id, -1 when unknown; "12" finds 12 where ids are integers."""
+        text = self.user_ids.dtype.kind == "S"
+        key = _as_id(user_id, "str" if text else "int")
+        if key is None:
+            return -1
+        needle = key.encode() if isinstance(key, str) else key
+        row = int(np.searchsorted(self.user_ids, np.array(needle)))
+        return row if row < len(self.user_ids) and self.user_ids[row] == needle else -1
+
+    def history(self, user_id: UserId) -> npt.NDArray[np.int32]:
+        """item_idx of everything the user did, oldest first; empty for an unknown user."""
+        row = self.user_row(user_id)
+        if row < 0:
+            return self.user_history[:0]
+        return self.user_history[self.user_offsets[row] : self.user_offsets[row + 1]]
+
+
+def _as_id(value: ItemId | UserId, id_type: str) -> ItemId | None:
+    """`value` in the bundle's own id type; None when no id of that type is written like it."""
+    if id_type == "str":
+        return str(value)
+    try:
+        number = int(value)
+    except ValueError:
+        return None
+    # "007", " 7" and "7_0" are not how any integer id is written.
+    return number if str(number) == str(value) and -(2**63) <= number < 2**63 else None
+
+
+def _layout(manifest: Manifest) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    """Array name -> (dtype kind and size, shape); None is a free length."""
+    users, items = manifest.n_users, manifest.n_items
+    return {
+        "item_vectors": ("f4", (items, manifest.dimension)),
+        "item_features": ("f4", (items, len(ITEM_FEATURES))),
+        "genre_matrix": ("f4", (items, len(manifest.genres))),
+        "user_ids": ("", (users,)),
+        "user_history": ("i4", (None,)),
+        "user_offsets": ("i8", (users + 1,)),
+        "user_features": ("f4", (users, len(USER_FEATURES))),
+        "popularity": ("i4", (items,)),
+        "popularity_score": ("f4", (items,)),
+    }
+
+
+def _check_files(path: Path, manifest: Manifest, *, checksums: bool) -> None:
+    listed = manifest.files
+    absent = [name for name in REQUIRED_FILES if name not in listed]
+    if not any(name.startswith(f"{INDEX}/") for name in listed):
+        absent.append(f"{INDEX}/")
+    if absent:
+        raise BundleError(f"{path / MANIFEST}: does not list {absent[0]}; publish the run again")
+    for name, record in listed.items():
+        file = path / name
+        if not file.is_file():
+            raise BundleError(f"{file}: missing; copy the bundle again or publish the run again")
+        size = file.stat().st_size
+        if size != record.bytes:
+            raise BundleError(
+                f"{file}: {size} bytes where the manifest says {record.bytes}; "
+                "copy the bundle again or publish the run again"
+            )
+        if checksums and sha256(file) != record.sha256:
+            raise BundleError(
+                f"{file}: content does not match its checksum; "
+                "copy the bundle again or publish the run again"
+            )
+
+
+def _check_ranker(path: Path) -> None:
+    file = path / "ranker.json"
+    try:
+        features = tuple(json.loads(file.read_bytes())["features"])
+    except (ValueError, KeyError, TypeError):
+        raise BundleError(f"{file}: no list of features in it; publish the run again") from None
+    if features != RANKER_FEATURES:
+        raise BundleError(
+            f"{file}: the ranker was trained on other features than this release computes; "
+            "train and publish again with this release"
+        )
+
+
+def _load(file: Path, dtype: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
+    try:
+        # A plain ndarray view of the map: np.memmap's own slicing costs microseconds a time.
+        array = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    except (ValueError, EOFError):
+        raise BundleError(f"{file}: not a NumPy array file; publish the run again") from None
+    matches = len(array.shape) == len(shape) and all(
+        want is None or have == want for have, want in zip(array.shape, shape, strict=True)
+    )
+    right_type = array.dtype.str[1:] == dtype if dtype else array.dtype.kind in "iS"
+    if not matches or not right_type:
+        raise BundleError(
+            f"{file}: {array.dtype}{list(array.shape)} does not fit the manifest, "
+            f"which asks for {dtype or 'ids'}{['any' if n is None else n for n in shape]}; "
+            "publish the run again"
+        )
+    return array
+
+
+def _check_histories(bundle: Bundle) -> None:
+    offsets = bundle.user_offsets
+    if offsets[0] != 0 or offsets[-1] != len(bundle.user_history) or np.any(np.diff(offsets) < 0):
+        raise BundleError(
+            f"{bundle.path / 'user_offsets.npy'}: does not divide user_history.npy into users; "
+            "publish the run again"
+        )
+    if np.any(bundle.user_ids[1:] <= bundle.user_ids[:-1]):
+        raise BundleError(
+            f"{bundle.path / 'user_ids.npy'}: ids are not strictly ascending; publish the run again"
+        )
