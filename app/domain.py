@@ -1,0 +1,133 @@
+"""The words of the online side, as frozen values. No I/O, no framework.
+
+Users and items are named by their own ids at the edges and by `item_idx` (a row of the bundle's
+arrays, int32) inside. An item_idx means something only together with the bundle version it
+came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+ItemId = int | str
+UserId = int | str
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+Float32s = npt.NDArray[np.float32]
+
+
+class EventType(StrEnum):
+    """What a user did with an item."""
+
+    CLICK = "click"
+    VIEW = "view"
+    WATCH = "watch"
+    LIKE = "like"
+    DISLIKE = "dislike"
+
+
+# Finished with: never offered again while `exclude_watched` holds.
+WATCHED_EVENTS = frozenset({EventType.WATCH, EventType.LIKE})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One acknowledged piece of feedback."""
+
+    user_id: UserId
+    item_id: ItemId
+    event_type: EventType
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvents:
+    """What the online state knows of one user: feedback since the bundle was made.
+
+    `revision` changes with every acknowledged event ("0" before the first); a slate computed from
+    one revision is never served for another.
+    """
+
+    revision: str = "0"
+    events: tuple[tuple[ItemId, EventType], ...] = ()  # oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFilter:
+    """What an item must satisfy to be a candidate. Evaluated inside the index."""
+
+    genres: tuple[str, ...] = ()  # any of; empty = no condition
+    min_rating: float | None = None  # against the item's average rating
+    year_from: int | None = None  # inclusive
+    year_to: int | None = None  # inclusive
+    exclude: Int32s = field(default_factory=lambda: np.empty(0, np.int32))  # item_idx
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request for a slate."""
+
+    user_id: UserId
+    limit: int = 10
+    genres: tuple[str, ...] = ()
+    min_rating: float | None = None
+    year_from: int | None = None
+    year_to: int | None = None
+    exclude_watched: bool = True
+    exclude_ids: tuple[ItemId, ...] = ()
+    history: tuple[ItemId, ...] = ()  # what the caller knows of the user, oldest first
+    read_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Histories of a batch as two arrays, so that a batch crosses a process as one object.
+
+    items: int32 item_idx of all users in a row, each user's oldest first.
+    offsets: int64[B+1]; user b owns items[offsets[b]:offsets[b+1]].
+    users: int32[B] row of the user in the bundle, -1 for a user it does not know.
+    """
+
+    items: Int32s
+    offsets: Int64s
+    users: Int32s
+
+    def of(self, b: int) -> Int32s:
+        """The history of the batch's user b."""
+        return self.items[self.offsets[b] : self.offsets[b + 1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Retrieved items of a batch: items int32[B,K] (-1 = padding, only at the end of a row) and
+    scores float32[B,K], each row in descending order of score."""
+
+    items: Int32s
+    scores: Float32s
+
+
+class Strategy(StrEnum):
+    """How a slate was made."""
+
+    PERSONAL = "personal"
+    POPULAR = "popular"
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """What answers a query.
+
+    recommendations: a JSON array, rendered once and cached in this form.
+    degraded: names of what had to be done without ("user_state", "cache", "embed", "retrieve",
+        "rank"); empty when everything worked.
+    """
+
+    recommendations: bytes
+    strategy: Strategy
+    model_version: str
+    degraded: tuple[str, ...] = ()
+    from_cache: bool = False

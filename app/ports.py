@@ -1,0 +1,90 @@
+"""What the pipeline needs of the world. Adapters and Serve handles implement these.
+
+Every method may raise `app.errors.DependencyUnavailable`; nothing else of a vendor gets through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from app.domain import (
+    Candidates,
+    Event,
+    Float32s,
+    Histories,
+    SearchFilter,
+    UserEvents,
+    UserId,
+)
+
+
+class UserState(Protocol):
+    """Feedback of users, written before it is acknowledged, read on every request."""
+
+    async def read(self, user_ids: Sequence[UserId]) -> list[UserEvents]:
+        """The users' newest events, in one round trip for the batch."""
+        ...
+
+    async def append(self, event: Event) -> str:
+        """Add to the user's history and to the event stream, both or neither.
+
+        Returns the user's new revision.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Return if the store answers."""
+        ...
+
+
+class SlateCache(Protocol):
+    """Rendered slates by key. Losing it costs time, never correctness."""
+
+    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of the keys, None where there is none."""
+        ...
+
+    async def put(self, slates: Mapping[str, bytes]) -> None:
+        """Store the values; they expire on their own."""
+        ...
+
+
+class VectorIndex(Protocol):
+    """Nearest items by dot product, under filters, in one bundle version's index."""
+
+    async def search(
+        self, vectors: Float32s, filters: Sequence[SearchFilter], limits: Sequence[int]
+    ) -> Candidates:
+        """vectors float32[B,D] -> at most limits[b] items for row b, best first."""
+        ...
+
+
+class Embedder(Protocol):
+    """The user tower."""
+
+    async def embed(self, version: str, histories: Histories) -> Float32s:
+        """User vectors float32[B,D]."""
+        ...
+
+
+class Retriever(Protocol):
+    """Candidates from the index of a version."""
+
+    async def retrieve(
+        self,
+        version: str,
+        vectors: Float32s,
+        filters: Sequence[SearchFilter],
+        limits: Sequence[int],
+    ) -> Candidates:
+        """At most limits[b] items for row b, best first."""
+        ...
+
+
+class Ranker(Protocol):
+    """The second stage."""
+
+    async def rank(self, version: str, histories: Histories, candidates: Candidates) -> Float32s:
+        """Scores float32[B,K] for the candidates; -inf where a candidate is padding."""
+        ...
