@@ -1,0 +1,38 @@
+"""Rendered slates in Redis. They expire by time; the key already holds all they depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.errors import DependencyUnavailable
+
+
+class RedisSlateCache:
+    """The SlateCache port on a Redis or Valkey server (maxmemory-policy allkeys-lru)."""
+
+    def __init__(self, url: str, *, timeout_s: float, ttl_s: int) -> None:
+        self._redis: Redis = Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+        )
+        self._ttl_s = ttl_s
+
+    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """See the port."""
+        try:
+            values: list[bytes | None] = await self._redis.mget(list(keys))
+        except (RedisError, OSError) as error:
+            raise DependencyUnavailable(f"cache: {error}") from error
+        return values
+
+    async def put(self, slates: Mapping[str, bytes]) -> None:
+        """See the port."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key, value in slates.items():
+                    pipe.set(key, value, ex=self._ttl_s)
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise DependencyUnavailable(f"cache: {error}") from error

@@ -1,0 +1,65 @@
+"""The stage ports over Serve handles: one hop per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from app.domain import Candidates, Float32s, Histories, SearchFilter
+from app.errors import DependencyUnavailable
+
+_UNREACHABLE = (RayError, RayServeException)
+
+
+class StageHandles:
+    """Embedder, Retriever and Ranker on three deployments."""
+
+    def __init__(
+        self, embed: DeploymentHandle, retrieve: DeploymentHandle, rank: DeploymentHandle
+    ) -> None:
+        self._embed = embed
+        self._retrieve = retrieve
+        self._rank = rank
+
+    async def prepare(self, version: str) -> None:
+        """Have every replica of every stage load the version; DependencyUnavailable if one cannot."""
+        try:
+            for handle in (self._embed, self._retrieve, self._rank):
+                await handle.broadcast("prepare", version).results_async()
+        except _UNREACHABLE as error:
+            raise DependencyUnavailable(f"stages: {error}") from error
+
+    async def embed(self, version: str, histories: Histories) -> Float32s:
+        """See the Embedder port."""
+        try:
+            vectors: Float32s = await self._embed.embed.remote(version, histories)
+        except _UNREACHABLE as error:
+            raise DependencyUnavailable(f"embed: {error}") from error
+        return vectors
+
+    async def retrieve(
+        self,
+        version: str,
+        vectors: Float32s,
+        filters: Sequence[SearchFilter],
+        limits: Sequence[int],
+    ) -> Candidates:
+        """See the Retriever port."""
+        try:
+            found: Candidates = await self._retrieve.retrieve.remote(
+                version, vectors, filters, limits
+            )
+        except _UNREACHABLE as error:
+            raise DependencyUnavailable(f"retrieve: {error}") from error
+        return found
+
+    async def rank(self, version: str, histories: Histories, candidates: Candidates) -> Float32s:
+        """See the Ranker port."""
+        try:
+            scores: Float32s = await self._rank.rank.remote(version, histories, candidates)
+        except _UNREACHABLE as error:
+            raise DependencyUnavailable(f"rank: {error}") from error
+        return scores

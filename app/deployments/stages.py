@@ -1,0 +1,75 @@
+"""The stages as Serve deployments. Shells only: load by version, hand over, return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ray import serve
+
+from app.adapters.indexes import open_index
+from app.adapters.store import bundle_store
+from app.domain import Candidates, Float32s, Histories, SearchFilter
+from app.models import Versions
+from app.ports import VectorIndex
+from app.settings import Settings
+from app.stages.embed import TowerStage
+from app.stages.rerank import RankerStage
+
+
+@serve.deployment
+class Embed:
+    """The user tower."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._versions: Versions[TowerStage] = Versions(bundle_store(settings).locate, TowerStage)
+
+    async def prepare(self, version: str) -> None:
+        """Load the version before the first batch asks for it."""
+        self._versions.get(version)
+
+    async def embed(self, version: str, histories: Histories) -> Float32s:
+        """See the Embedder port."""
+        return self._versions.get(version).embed(histories)
+
+
+@serve.deployment
+class Retrieve:
+    """The vector index."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._versions: Versions[VectorIndex] = Versions(
+            bundle_store(settings).locate, lambda bundle: open_index(settings, bundle)
+        )
+
+    async def prepare(self, version: str) -> None:
+        """Load the version before the first batch asks for it."""
+        self._versions.get(version)
+
+    async def retrieve(
+        self,
+        version: str,
+        vectors: Float32s,
+        filters: Sequence[SearchFilter],
+        limits: Sequence[int],
+    ) -> Candidates:
+        """See the Retriever port."""
+        return await self._versions.get(version).search(vectors, filters, limits)
+
+
+@serve.deployment
+class Rank:
+    """The second stage."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._versions: Versions[RankerStage] = Versions(
+            bundle_store(settings).locate,
+            lambda bundle: RankerStage(bundle, depth=settings.rank_depth),
+        )
+
+    async def prepare(self, version: str) -> None:
+        """Load the version before the first batch asks for it."""
+        self._versions.get(version)
+
+    async def rank(self, version: str, histories: Histories, candidates: Candidates) -> Float32s:
+        """See the Ranker port."""
+        return self._versions.get(version).rank(histories, candidates)

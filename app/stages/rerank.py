@@ -1,0 +1,57 @@
+"""The second stage: a LightGBM ranker over the retrieved candidates."""
+
+from __future__ import annotations
+
+import lightgbm
+import numpy as np
+
+from app.domain import Candidates, Float32s, Histories
+from training.model.bundle import Bundle
+from training.model.ranking import USER_FEATURES, CatalogueInputs, ranker_features
+
+
+class RankerStage:
+    """One bundle version's ranker."""
+
+    def __init__(self, bundle: Bundle, *, depth: int) -> None:
+        """depth: candidates scored per user; those behind keep their order behind."""
+        self._booster = lightgbm.Booster(model_file=str(bundle.ranker_path))
+        self._catalogue = CatalogueInputs.build(
+            bundle.item_vectors, bundle.item_features, bundle.genre_matrix
+        )
+        self._user_features = bundle.user_features
+        self._depth = depth
+
+    def rank(self, histories: Histories, candidates: Candidates) -> Float32s:
+        """Scores float32[B,K] on the ranker's own scale; -inf for padding.
+
+        Candidates beyond `depth` score below every ranked one of their row, in the order they
+        came in.
+        """
+        items = candidates.items[:, : self._depth]
+        scores = candidates.scores[:, : self._depth]
+        users = np.full((len(items), len(USER_FEATURES)), np.nan, np.float32)
+        in_bundle = histories.users >= 0
+        users[in_bundle] = self._user_features[histories.users[in_bundle]]
+        features = ranker_features(
+            self._catalogue, items, scores, histories.items, histories.offsets, users
+        )
+        present = (items >= 0).ravel()
+        head = np.full(items.size, -np.inf, np.float32)
+        if present.any():
+            # One thread: the replica's CPU is one, and replicas share the machine.
+            head[present] = self._booster.predict(features[present], num_threads=1)
+        ranked = np.full(candidates.items.shape, -np.inf, np.float32)
+        ranked[:, : self._depth] = head.reshape(items.shape)
+        self._append_tail(ranked, candidates)
+        return ranked
+
+    def _append_tail(self, ranked: Float32s, candidates: Candidates) -> None:
+        tail = candidates.items.shape[1] - self._depth
+        if tail <= 0:
+            return
+        floor = ranked[:, : self._depth].min(axis=1, keepdims=True)
+        below = floor - 1 - np.arange(tail, dtype=np.float32)
+        ranked[:, self._depth :] = np.where(
+            candidates.items[:, self._depth :] >= 0, below, -np.inf
+        )
