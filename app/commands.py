@@ -40,7 +40,7 @@ def serve(
     from app.settings import Settings
 
     try:
-        settings = Settings(store=store, topology=topology)  # type: ignore[arg-type]
+        settings = Settings.model_validate({"store": store, "topology": topology})
         with console.status(f"starting the service for {store}"):
             service = LocalService(settings, port=port, host=host, state_dir=state_dir)
             service.__enter__()

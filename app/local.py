@@ -5,6 +5,7 @@ Everything started here is a child of this process and ends with it.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -125,7 +126,7 @@ class LocalService:
                 f"Valkey did not start in {directory}: {reason}; its log is valkey.log there"
             ) from None
         self._stack.callback(server.stop)
-        return server.connection_url
+        return str(server.connection_url)
 
     def _start_ray(self) -> None:
         # Read by Ray's processes as they start, so they must be set before any of them.
@@ -140,7 +141,7 @@ class LocalService:
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
         self._stack.callback(ray.shutdown)
 

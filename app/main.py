@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.serve import Application
+from ray import serve
+from ray.serve import Application, Deployment
 
 from app.deployments.gateway import Gateway
 from app.deployments.stages import Embed, Rank, Retrieve
@@ -19,25 +20,25 @@ _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 def build(settings: Settings) -> Application:
     """The graph of `settings.topology`."""
-    # A batch is one request to a stage, so a stage needs room for the batches in flight only.
-    stage: dict[str, Any] = {
-        "max_ongoing_requests": 4 * settings.batches_in_flight,
-        "logging_config": _QUIET,
-        "ray_actor_options": {"num_cpus": settings.stage_cpus},
-    }
-    gateway = Gateway.options(
+    gateway: Deployment = serve.deployment(
+        name="Gateway",
         max_ongoing_requests=settings.max_ongoing_requests,
-        logging_config=_QUIET,
-        ray_actor_options={"num_cpus": settings.stage_cpus},
-    )
+        **_replica(settings),
+    )(serve.ingress()(Gateway))
     if settings.topology == "fused":
         return gateway.bind(settings)
-    return gateway.bind(
-        settings,
-        Embed.options(**stage).bind(settings),
-        Retrieve.options(**stage).bind(settings),
-        Rank.options(**stage).bind(settings),
-    )
+    stages = (_stage(settings, stage).bind(settings) for stage in (Embed, Retrieve, Rank))
+    return gateway.bind(settings, *stages)
+
+
+def _stage(settings: Settings, stage: type) -> Deployment:
+    # A batch is one request to a stage, so it needs room for the batches in flight only.
+    room = 4 * settings.batches_in_flight
+    return serve.deployment(max_ongoing_requests=room, **_replica(settings))(stage)
+
+
+def _replica(settings: Settings) -> dict[str, Any]:
+    return {"logging_config": _QUIET, "ray_actor_options": {"num_cpus": settings.replica_cpus}}
 
 
 def app(_arguments: dict[str, str]) -> Application:

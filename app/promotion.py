@@ -7,6 +7,8 @@ one before goes on.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from app import logs
@@ -53,6 +55,7 @@ class Promotion:
         self._poll_s = poll_s
         self._current: Model | None = None
         self._refused: str | None = None
+        self._following: asyncio.Task[None] | None = None
 
     def current(self) -> Model:
         """The model that answers new requests. Raises ModelNotReady before the first."""
@@ -60,11 +63,25 @@ class Promotion:
             raise ModelNotReady("no version is loaded; publish one with `marquee publish`")
         return self._current
 
-    async def follow(self) -> None:
-        """Look at the pointer for as long as the service lives."""
+    @asynccontextmanager
+    async def followed(self, _app: object) -> AsyncIterator[None]:
+        """The API's lifespan: look once before the first request, then again and again."""
+        await self.look()
+        self._following = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            self._following.cancel()
+
+    def check_following(self) -> None:
+        """RuntimeError when promotions would no longer be noticed."""
+        if self._following is not None and self._following.done():
+            raise RuntimeError("no longer follows the production version")
+
+    async def _follow(self) -> None:
         while True:
-            await self.look()
             await asyncio.sleep(self._poll_s)
+            await self.look()
 
     async def look(self) -> None:
         """Switch to the promoted version if it is another and can be loaded."""

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     max_ongoing_requests: int = Field(
         1000, gt=0, description="Requests one ingress replica holds before others wait outside."
     )
-    stage_cpus: float = Field(
+    replica_cpus: float = Field(
         0.1, ge=0, description="Ray CPUs reserved per replica; small on a laptop, 1 on a cluster."
     )
     poll_s: float = Field(

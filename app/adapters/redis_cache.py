@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -22,10 +23,10 @@ class RedisSlateCache:
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """See the port."""
         try:
-            values: list[bytes | None] = await self._redis.mget(list(keys))
+            values = await self._redis.mget(list(keys))
         except (RedisError, OSError) as error:
             raise DependencyUnavailable(f"cache: {error}") from error
-        return values
+        return cast(list[bytes | None], values)  # never decoded: no decode_responses
 
     async def put(self, slates: Mapping[str, bytes]) -> None:
         """See the port."""

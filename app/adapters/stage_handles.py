@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
@@ -11,21 +12,20 @@ from ray.serve.handle import DeploymentHandle
 from app.domain import Candidates, Float32s, Histories, SearchFilter
 from app.errors import DependencyUnavailable
 
+Handle = DeploymentHandle[Any]
 _UNREACHABLE = (RayError, RayServeException)
 
 
 class StageHandles:
     """Embedder, Retriever and Ranker on three deployments."""
 
-    def __init__(
-        self, embed: DeploymentHandle, retrieve: DeploymentHandle, rank: DeploymentHandle
-    ) -> None:
+    def __init__(self, embed: Handle, retrieve: Handle, rank: Handle) -> None:
         self._embed = embed
         self._retrieve = retrieve
         self._rank = rank
 
     async def prepare(self, version: str) -> None:
-        """Have every replica of every stage load the version; DependencyUnavailable if one cannot."""
+        """Have every replica load the version; DependencyUnavailable when one cannot."""
         try:
             for handle in (self._embed, self._retrieve, self._rank):
                 await handle.broadcast("prepare", version).results_async()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -37,12 +38,16 @@ UserKey = Annotated[str, PathParameter(min_length=1, max_length=128)]
 ItemKey = Annotated[str, PathParameter(min_length=1, max_length=128)]
 
 
-def build_api(service: Service, settings: Settings) -> FastAPI:
-    """The application over a service. Nothing here touches a dependency."""
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def build_api(service: Service, settings: Settings, lifespan: Lifespan) -> FastAPI:
+    """The application over a service; `lifespan` surrounds its serving."""
     api = FastAPI(
         title="Marquee",
         description="Personal recommendations from a table of who watched what.",
         version="1",
+        lifespan=lifespan,
         responses={422: {"model": schemas.ErrorResponse}, 503: {"model": schemas.ErrorResponse}},
     )
     _add_recommendations(api, service)
@@ -118,9 +123,7 @@ def _add_feedback(api: FastAPI, service: Service) -> None:
 def _add_catalogue(api: FastAPI, service: Service) -> None:
     not_found: dict[int | str, dict[str, Any]] = {404: {"model": schemas.ErrorResponse}}
 
-    @api.get(
-        "/similar/{item_id}", response_model=schemas.SimilarResponse, responses=not_found
-    )
+    @api.get("/similar/{item_id}", response_model=schemas.SimilarResponse, responses=not_found)
     async def similar(item_id: ItemKey, limit: Limit = 10) -> Response:
         """Items most like this one."""
         item, page = service.similar(item_id, limit)
@@ -243,10 +246,6 @@ def _json(content: dict[str, Any]) -> Response:
     return Response(orjson.dumps(content), media_type="application/json")
 
 
-def _error(
-    request: Request, error: MarqueeError, headers: Any = None
-) -> Response:
+def _error(request: Request, error: MarqueeError, headers: Any = None) -> Response:
     body = error_body(error, request.scope["request_id"])
     return Response(body, error.status, headers, "application/json")
-
-

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import FastAPI
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from app import logs
 from app.adapters.stage_handles import StageHandles
 from app.api.routes import build_api
-from app.assembly import Ingress, assemble, local_stages
+from app.assembly import assemble, local_stages
 from app.settings import Settings
 
 
-@serve.deployment
-@serve.ingress()
 class Gateway:
     """One ingress replica. Without stage handles it runs the stages itself."""
 
-    async def __init__(self, settings: Settings, *stages: DeploymentHandle) -> None:
+    def __init__(self, settings: Settings, *stages: DeploymentHandle[Any]) -> None:
         """stages: embed, retrieve, rank; none for `topology: fused`."""
         logs.configure()
         self._settings = settings
-        remote = StageHandles(*stages) if stages else local_stages(settings)
-        self._ingress: Ingress = assemble(settings, remote)
-        await self._ingress.promotion.look()
-        self._following = asyncio.create_task(self._ingress.promotion.follow())
+        self._ingress = assemble(
+            settings, StageHandles(*stages) if stages else local_stages(settings)
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the replica is constructed."""
-        return build_api(self._ingress.service, self._settings)
+        return build_api(self._ingress.service, self._settings, self._ingress.promotion.followed)
 
-    async def check_health(self) -> Any:
+    async def check_health(self) -> None:
         """Local state only: a dependency that is away must not restart the replica."""
-        if self._following.done():
-            raise RuntimeError("no longer follows the production version")
+        self._ingress.promotion.check_following()

@@ -1,10 +1,11 @@
-"""The stages as Serve deployments. Shells only: load by version, hand over, return."""
+"""The stages as deployments: shells that load by version, hand over and return.
+
+Plain classes; `app.main` makes Serve deployments of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from ray import serve
 
 from app.adapters.indexes import open_index
 from app.adapters.store import bundle_store
@@ -16,7 +17,6 @@ from app.stages.embed import TowerStage
 from app.stages.rerank import RankerStage
 
 
-@serve.deployment
 class Embed:
     """The user tower."""
 
@@ -32,7 +32,6 @@ class Embed:
         return self._versions.get(version).embed(histories)
 
 
-@serve.deployment
 class Retrieve:
     """The vector index."""
 
@@ -56,7 +55,6 @@ class Retrieve:
         return await self._versions.get(version).search(vectors, filters, limits)
 
 
-@serve.deployment
 class Rank:
     """The second stage."""
 

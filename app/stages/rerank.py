@@ -7,7 +7,7 @@ import numpy as np
 
 from app.domain import Candidates, Float32s, Histories
 from training.model.bundle import Bundle
-from training.model.ranking import USER_FEATURES, CatalogueInputs, ranker_features
+from training.model.ranking import USER_INPUTS, CatalogueInputs, ranker_features
 
 
 class RankerStage:
@@ -30,7 +30,7 @@ class RankerStage:
         """
         items = candidates.items[:, : self._depth]
         scores = candidates.scores[:, : self._depth]
-        users = np.full((len(items), len(USER_FEATURES)), np.nan, np.float32)
+        users = np.full((len(items), len(USER_INPUTS)), np.nan, np.float32)
         in_bundle = histories.users >= 0
         users[in_bundle] = self._user_features[histories.users[in_bundle]]
         features = ranker_features(
@@ -52,6 +52,4 @@ class RankerStage:
             return
         floor = ranked[:, : self._depth].min(axis=1, keepdims=True)
         below = floor - 1 - np.arange(tail, dtype=np.float32)
-        ranked[:, self._depth :] = np.where(
-            candidates.items[:, self._depth :] >= 0, below, -np.inf
-        )
+        ranked[:, self._depth :] = np.where(candidates.items[:, self._depth :] >= 0, below, -np.inf)

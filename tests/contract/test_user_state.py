@@ -1,0 +1,81 @@
+"""What every user state promises, whichever server keeps it."""
+
+import asyncio
+
+import pytest
+
+from app.adapters.redis_state import RedisUserState
+from app.domain import Event, EventType, UserEvents
+from app.errors import DependencyUnavailable
+from tests.fakes import FakeUserState
+
+
+@pytest.fixture(params=["fake", "valkey"])
+def state(request):
+    """A state that keeps three events per user."""
+    if request.param == "fake":
+        return FakeUserState(kept_events=3)
+    url = request.getfixturevalue("valkey_url")
+    return RedisUserState(url, timeout_s=2, kept_events=3)
+
+
+def event(user, item, kind=EventType.WATCH):
+    return Event(user, item, kind, 1_700_000_000_000)
+
+
+async def test_an_unknown_user_has_no_events_and_revision_zero(state):
+    assert await state.read(["nobody", 7]) == [UserEvents(), UserEvents()]
+
+
+async def test_events_come_back_oldest_first_with_the_newest_revision(state):
+    await state.append(event(1, 10, EventType.CLICK))
+    revision = await state.append(event(1, 20, EventType.DISLIKE))
+    (known,) = await state.read([1])
+    assert known.revision == revision
+    assert known.events == (("10", EventType.CLICK), ("20", EventType.DISLIKE))
+
+
+async def test_every_event_changes_the_revision(state):
+    revisions = [await state.append(event(2, 5)) for _ in range(3)]
+    assert len(set(revisions)) == 3
+
+
+async def test_a_batch_is_read_in_the_order_asked(state):
+    await state.append(event("a", 1))
+    await state.append(event("b", 2))
+    b, nobody, a = await state.read(["b", "c", "a"])
+    assert [item for item, _ in b.events] == ["2"]
+    assert nobody == UserEvents()
+    assert [item for item, _ in a.events] == ["1"]
+
+
+async def test_a_number_and_its_text_are_one_user(state):
+    await state.append(event(42, 1))
+    (known,) = await state.read(["42"])
+    assert len(known.events) == 1
+
+
+async def test_only_the_newest_events_are_kept(state):
+    for item in range(5):
+        await state.append(event(3, item))
+    (known,) = await state.read([3])
+    assert [item for item, _ in known.events] == ["2", "3", "4"]
+
+
+async def test_ids_with_separators_survive(state):
+    await state.append(event("a|b:c", "x|y z"))
+    (known,) = await state.read(["a|b:c"])
+    assert known.events == (("x|y z", EventType.WATCH),)
+
+
+async def test_concurrent_events_of_one_user_are_all_kept(state):
+    await asyncio.gather(*(state.append(event(9, item)) for item in range(3)))
+    (known,) = await state.read([9])
+    assert {item for item, _ in known.events} == {"0", "1", "2"}
+
+
+async def test_a_server_that_is_away_is_a_dependency_unavailable(free_port):
+    state = RedisUserState(f"redis://127.0.0.1:{free_port}", timeout_s=0.2, kept_events=3)
+    for call in (state.read([1]), state.append(event(1, 1)), state.ping()):
+        with pytest.raises(DependencyUnavailable):
+            await call

@@ -1,0 +1,84 @@
+"""Concurrent calls become batches, and every caller gets its own result."""
+
+import asyncio
+
+import pytest
+
+from app.coalesce import Coalescer
+
+
+class Doubling:
+    """Doubles numbers, batch by batch, when told to go on."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, numbers):
+        self.batches.append(list(numbers))
+        await self.go.wait()
+        return [2 * n for n in numbers]
+
+
+async def test_an_idle_coalescer_starts_at_once_and_later_calls_share_the_next_batch():
+    double = Doubling()
+    coalescer = Coalescer(double, max_batch=10, max_in_flight=1)
+    first = asyncio.create_task(coalescer.submit(1))
+    await asyncio.sleep(0.01)
+    rest = [asyncio.create_task(coalescer.submit(n)) for n in (2, 3, 4)]
+    await asyncio.sleep(0.01)
+    assert double.batches == [[1]]
+    double.go.set()
+    assert await asyncio.gather(first, *rest) == [2, 4, 6, 8]
+    assert double.batches == [[1], [2, 3, 4]]
+
+
+async def test_calls_of_one_turn_of_the_loop_share_a_batch_up_to_its_size():
+    double = Doubling()
+    double.go.set()
+    coalescer = Coalescer(double, max_batch=3, max_in_flight=2)
+    assert await asyncio.gather(*map(coalescer.submit, range(5))) == [0, 2, 4, 6, 8]
+    assert double.batches == [[0, 1, 2], [3, 4]]
+
+
+async def test_no_more_batches_run_than_allowed():
+    double = Doubling()
+    coalescer = Coalescer(double, max_batch=1, max_in_flight=2)
+    calls = [asyncio.create_task(coalescer.submit(n)) for n in range(4)]
+    await asyncio.sleep(0.01)
+    assert double.batches == [[0], [1]]
+    double.go.set()
+    assert await asyncio.gather(*calls) == [0, 2, 4, 6]
+
+
+async def test_a_failing_batch_fails_its_own_callers_only():
+    async def handle(numbers):
+        if 1 in numbers:
+            raise RuntimeError("one is not liked")
+        return numbers
+
+    coalescer = Coalescer(handle, max_batch=1, max_in_flight=1)
+    results = await asyncio.gather(*map(coalescer.submit, [0, 1, 2]), return_exceptions=True)
+    assert results[0] == 0
+    assert isinstance(results[1], RuntimeError)
+    assert results[2] == 2
+
+
+async def test_a_handler_that_loses_results_is_an_error_not_a_hang():
+    async def handle(numbers):
+        return []
+
+    coalescer = Coalescer(handle, max_batch=2, max_in_flight=1)
+    with pytest.raises(RuntimeError, match="0 results for a batch of 1"):
+        await coalescer.submit(1)
+
+
+async def test_a_caller_that_goes_away_does_not_disturb_the_others():
+    double = Doubling()
+    coalescer = Coalescer(double, max_batch=4, max_in_flight=1)
+    gone = asyncio.create_task(coalescer.submit(1))
+    stays = asyncio.create_task(coalescer.submit(2))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    double.go.set()
+    assert await stays == 4
