@@ -1,0 +1,1 @@
+"""Measurements of the running product; every one prints JSON."""
