@@ -61,20 +61,31 @@ class Limits:
     now: int
 
 
-def scan(file: EventFile, chunk_bytes: int = CHUNK_BYTES) -> tuple[list[Chunk], str]:
-    """The chunks of a file, and the SHA-256 of its bytes."""
+@dataclass(frozen=True)
+class Scan:
+    """The chunks of a file, its number of rows (empty lines counted) and SHA-256."""
+
+    chunks: list[Chunk]
+    n_rows: int
+    sha256: str
+
+
+def scan(file: EventFile, chunk_bytes: int = CHUNK_BYTES) -> Scan:
+    """Cut a file into chunks of about `chunk_bytes`; UserError when it holds no events."""
     digest = hashlib.sha256()
     line_ends = _line_ends_near(file.path, chunk_bytes, digest)
+    n_rows = line_ends[-1][1] if line_ends else 0
     if file.delimiter is None:
         groups = pq.ParquetFile(file.path).metadata
         sizes = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
         first = np.cumsum([1, *sizes]).tolist()
+        n_rows = sum(sizes)
         chunks = [Chunk(i, i, i + 1, first[i]) for i in range(len(sizes)) if sizes[i]]
     else:
         chunks = _text_chunks(file, line_ends)
     if not chunks:
         raise UserError(f"{file.path} holds no events")
-    return chunks, digest.hexdigest()
+    return Scan(chunks, n_rows, digest.hexdigest())
 
 
 def read_chunk(file: EventFile, chunk: Chunk) -> pa.Table:

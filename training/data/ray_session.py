@@ -1,0 +1,46 @@
+"""Ray for as long as a command needs it."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+OBJECT_STORE_LEAST_BYTES = 256 * 2**20
+OBJECT_STORE_SHARE = 0.3  # of the machine's memory, at most
+
+
+@contextmanager
+def ray_session(object_store_bytes: int) -> Iterator[int]:
+    """A Ray to run on; yields its number of CPUs.
+
+    A Ray that runs in this process is used and left running. RAY_ADDRESS names a cluster to
+    join (`ray job submit` sets it). Otherwise a local one is started and ended, with an object
+    store of about `object_store_bytes`.
+    """
+    # Without this, a local Ray turns on token authentication and leaves a token in the home.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            **({} if os.environ.get("RAY_ADDRESS") else _local(object_store_bytes)),
+        )
+    try:
+        yield int(ray.cluster_resources().get("CPU", 1))
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _local(object_store_bytes: int) -> dict[str, object]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "num_cpus": max(len(os.sched_getaffinity(0)), 2),  # one alone could starve Ray Data
+        "include_dashboard": False,
+        "object_store_memory": int(
+            min(max(object_store_bytes, OBJECT_STORE_LEAST_BYTES), memory * OBJECT_STORE_SHARE)
+        ),
+    }
