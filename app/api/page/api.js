@@ -43,7 +43,6 @@ async function request(path, { query = {}, body = null, signal = null } = {}) {
       headers: body ? { "content-type": "application/json" } : {},
       body: body && JSON.stringify(body),
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
-      cache: "no-store",
     });
     // A proxy in front answers in HTML or not at all: that is no answer of the service.
     const text = await response.text();
@@ -63,7 +62,8 @@ export const popular = (limit, signal) => request("/popular", { query: { limit }
 export const search = (q, limit, signal) => request("/items", { query: { q, limit }, signal });
 export const similar = (itemId, limit, signal) =>
   request(`/similar/${segment(itemId)}`, { query: { limit }, signal });
-export const userHistory = (userId, signal) => request(`/users/${segment(userId)}/history`, { signal });
+export const userHistory = (userId, limit, signal) =>
+  request(`/users/${segment(userId)}/history`, { query: { limit }, signal });
 export const recommend = (body, signal) => request("/recommend", { body, signal });
 export const feedback = (userId, itemId, eventType) =>
   request("/feedback", { body: { user_id: userId, item_id: itemId, event_type: eventType } });

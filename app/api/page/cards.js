@@ -70,7 +70,7 @@ function scoreLine(score, share) {
  */
 export function card(item, { key, genres, actions, share = 1, arrived = false, lasting = false }) {
   const element = h("li", { class: "card", tabindex: "-1", "data-key": key, "aria-label": displayTitle(item) },
-    h("div", { class: "front" },
+    h("div", { class: "front", "data-year": item.year },
       arrived ? h("span", { class: "badge" }, "New") : null,
       h("h3", {}, displayTitle(item)),
       facts(item)),

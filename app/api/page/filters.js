@@ -2,9 +2,6 @@
 
 import { byId, h } from "./dom.js";
 
-const FIRST_YEAR = 1800; // the ends of an open year range
-const LAST_YEAR = 2100;
-
 export class Filters {
   #form = byId("filters");
 
@@ -14,8 +11,8 @@ export class Filters {
       h("label", { class: "chip" }, h("input", { type: "checkbox", name: "genres", value: genre }), genre)));
     this.#form.addEventListener("submit", (event) => event.preventDefault());
     this.#form.addEventListener("change", () => this.#form.reportValidity() && this.#changed(onChange));
-    // The reset event comes before the fields are empty.
-    this.#form.addEventListener("reset", () => queueMicrotask(() => this.#changed(onChange)));
+    // The event comes first, the fields are emptied after it.
+    this.#form.addEventListener("reset", () => setTimeout(() => this.#changed(onChange)));
   }
 
   #changed(onChange) {
@@ -34,7 +31,7 @@ export class Filters {
     const [from, to] = [this.#value("year_from"), this.#value("year_to")];
     if (genres.length) filters.genres = genres;
     if (this.#value("min_rating")) filters.min_rating = Number(this.#value("min_rating"));
-    if (from || to) filters.years = [Number(from ?? FIRST_YEAR), Number(to ?? LAST_YEAR)];
+    if (from || to) filters.years = [from && Number(from), to && Number(to)];
     return filters;
   }
 

@@ -5,14 +5,12 @@ import { isWatched, row } from "./cards.js";
 import { byId, plural } from "./dom.js";
 import { clearError, latest } from "./notices.js";
 
+const ASKED = 200; // also what search and similar titles know as watched
 const SHOWN = 30;
 const LABELS = { watch: "Watched", like: "Liked", dislike: "Not for me", click: "Opened", view: "Viewed" };
-const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 
-function detail(event) {
-  const label = LABELS[event.event_type] ?? event.event_type;
-  return event.timestamp ? `${label} · ${DAY.format(new Date(event.timestamp * 1000))}` : label;
-}
+/** The kind of an event; those that came with the data set have none. */
+const label = (event) => LABELS[event.event_type] ?? "Earlier";
 
 export class History {
   #list = byId("history-items");
@@ -30,28 +28,20 @@ export class History {
 
   /** Show the history of `user`. Resolves to its events, or null when it could not be had. */
   async open(user) {
-    const answer = await latest(this.#slot, byId("history-error"), (signal) => this.#ask(user, signal),
+    const answer = await latest(this.#slot, byId("history-error"), (signal) => api.userHistory(user, ASKED, signal),
       () => this.open(user));
     const events = answer?.history ?? [];
     this.#watched = new Set(events.filter(isWatched).map((event) => String(event[this.info.id_field])));
     this.#list.replaceChildren(...events.slice(0, SHOWN).map((event) => row(event, {
-      genres: this.info.genres ?? [], actions: { similar: this.similar }, detail: detail(event),
+      genres: this.info.genres, actions: { similar: this.similar }, detail: label(event),
     })));
-    const older = events.length - SHOWN;
-    this.#note.textContent = !answer ? "" : events.length
-      ? `${plural(events.length, "event")}${older > 0 ? `, the newest ${SHOWN} shown` : ""}`
-      : "Nothing yet.";
+    this.#note.textContent = answer ? this.#summary(events.length) : "";
     return answer && events;
   }
 
-  /** A user nobody has heard of has an empty history. */
-  async #ask(user, signal) {
-    try {
-      return await api.userHistory(user, signal);
-    } catch (error) {
-      if (error.status === 404) return { history: [] };
-      throw error;
-    }
+  #summary(count) {
+    if (!count) return "Nothing yet.";
+    return count > SHOWN ? `The newest ${SHOWN}.` : `${plural(count, "title")}.`;
   }
 
   clear() {

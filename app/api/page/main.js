@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { isWatched } from "./cards.js";
 import { byId } from "./dom.js";
 import { History } from "./history.js";
+import { Landing } from "./landing.js";
 import { clearError, showError } from "./notices.js";
 import { Onboarding } from "./onboarding.js";
 import { Search } from "./search.js";
@@ -28,6 +29,7 @@ class Page {
     this.history = new History({ info, similar });
     const watched = this.history.watched;
     this.similar = new Similar({ info, watch, watched });
+    this.landing = new Landing({ info, actions: { similar } });
     this.search = new Search({ info, actions: { watch, similar }, watched });
     this.slate = new Slate({ info, noun, actions: { watch, dislike, similar } });
     this.onboarding = new Onboarding({ info, noun, actions: { watch }, onReady: () => this.firstSlate() });
@@ -45,8 +47,12 @@ class Page {
     this.users.remember(user);
     clearError(byId("page-error"));
     this.history.clear();
-    if (user === null) return this.show("landing");
+    if (user === null) {
+      this.show("landing");
+      return this.landing.open();
+    }
     const past = this.history.open(user);
+    past.then(() => this.search.run()); // what was found for somebody else has their marks
     if (!isNew) {
       this.show("slate");
       const answer = await this.slate.open(user);

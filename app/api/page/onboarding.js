@@ -34,7 +34,7 @@ export class Onboarding {
     if (!answer) return;
     this.#list.replaceChildren(...answer.items.map((item) => card({ ...item, score: null }, {
       key: String(item[this.info.id_field]),
-      genres: this.info.genres ?? [],
+      genres: this.info.genres,
       actions: this.actions,
       lasting: true,
     })));

@@ -5,7 +5,7 @@ import { row } from "./cards.js";
 import { byId, plural } from "./dom.js";
 import { clearError, latest } from "./notices.js";
 
-const LIMIT = 8;
+const LIMIT = 6;
 const PAUSE_MS = 180; // of typing before a search is sent
 
 export class Search {
@@ -39,7 +39,7 @@ export class Search {
       (signal) => api.search(query, LIMIT, signal), () => this.run());
     const items = answer?.items ?? [];
     this.#list.replaceChildren(...items.map((item) => row(item, {
-      genres: this.info.genres ?? [],
+      genres: this.info.genres,
       actions: this.actions,
       watched: this.watched(String(item[this.info.id_field])),
     })));

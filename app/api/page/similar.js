@@ -38,7 +38,7 @@ export class Similar {
       (signal) => api.similar(item[this.info.id_field], LIMIT, signal), () => this.open(item));
     if (!answer) return;
     this.#list.replaceChildren(...answer.similar.map((near) => row(near, {
-      genres: this.info.genres ?? [],
+      genres: this.info.genres,
       actions: { watch: this.watch, similar: (next) => this.open(next) },
       detail: [near.year, near.score?.toFixed(2), ...(near.genres ?? [])].filter(Boolean).join(" · "),
       watched: this.watched(String(near[this.info.id_field])),

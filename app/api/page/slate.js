@@ -24,7 +24,7 @@ export class Slate {
     this.info = info;
     this.noun = noun;
     this.actions = actions;
-    this.filters = new Filters(info.genres ?? [], () => this.refresh());
+    this.filters = new Filters(info.genres, () => this.refresh());
     this.#more.addEventListener("click", () => this.#showMore());
   }
 
@@ -32,7 +32,7 @@ export class Slate {
   async open(user) {
     this.#user = user;
     this.#count = PAGE;
-    byId("slate-title").textContent = `For ${user}`;
+    byId("slate-title").textContent = `For user ${user}`;
     byId("slate-status").replaceChildren();
     this.#note.textContent = "";
     this.#more.hidden = true;
@@ -81,7 +81,7 @@ export class Slate {
       arrivals += arrived ? 1 : 0;
       // The best has a full bar and the last a short one: scores have no fixed scale.
       const share = high > low ? 0.15 + 0.85 * (item.score - low) / (high - low) : 1;
-      return card(item, { key, genres: this.info.genres ?? [], actions: this.actions, share, arrived });
+      return card(item, { key, genres: this.info.genres, actions: this.actions, share, arrived });
     }));
     this.#say(items.length, after, arrivals);
     this.#more.hidden = items.length < this.#count;
