@@ -23,15 +23,16 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from training.model.ranking import ITEM_FEATURES, RANKER_FEATURES, USER_FEATURES
+from training.model.ranking import ITEM_INPUTS, RANKER_FEATURES, USER_INPUTS
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 MANIFEST = "manifest.json"
 INDEX = "index"
 
 # Everything a reader of format 1 opens by name, besides the index directory.
 REQUIRED_FILES = (
     "tower.json",
+    "tower.safetensors",
     "item_vectors.npy",
     "items.parquet",
     "item_features.npy",
@@ -52,7 +53,7 @@ UserId = int | str
 
 
 class BundleError(Exception):
-    """The directory is not a usable bundle; the message is one line: which file, what, what to do."""
+    """Not a usable bundle. The message is one line: which file, what is wrong, what to do."""
 
 
 class _Record(BaseModel):
@@ -93,7 +94,7 @@ class FileRecord(_Record):
 class Manifest(_Record):
     """`manifest.json`. `metrics` is the run's evaluation, empty when it was never evaluated."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1]
     version: str = Field(pattern=r"^[1-9][0-9]*$")
     created_at: str
     entity: Entity
@@ -124,14 +125,16 @@ def sha256(path: Path) -> str:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and check `path/manifest.json`; BundleError when absent, malformed or of another format."""
+    """Read `path/manifest.json`; BundleError when absent, malformed or of another format."""
     file = path / MANIFEST
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle directory; check the store and the version")
     try:
         fields = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise BundleError(f"{file}: missing, so the bundle is half-written; publish it again") from None
+        raise BundleError(
+            f"{file}: missing, so the bundle is half-written; publish it again"
+        ) from None
     except ValueError:
         raise BundleError(f"{file}: not valid JSON; publish the run again") from None
     return parse_manifest(fields, str(file))
@@ -173,15 +176,15 @@ class Items:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """An opened bundle. Every array is read-only and memory-mapped.
+    """An opened bundle. Every array is read-only and memory-mapped, and so is what slices it.
 
     item_vectors      float32 [I, D]   score of an item = its row · the user vector
-    item_features     float32 [I, Fi]  columns training.model.ranking.ITEM_FEATURES
-    genre_matrix      float32 [I, G]   multi-hot over manifest.genres, rows sum to 1 (0 without genres)
+    item_features     float32 [I, Fi]  columns training.model.ranking.ITEM_INPUTS
+    genre_matrix      float32 [I, G]   multi-hot over manifest.genres, rows sum to 1 or 0
     user_ids          int64 or bytes [U], strictly ascending
     user_history      int32 [E]        item_idx of all events, by user, oldest first
     user_offsets      int64 [U+1]      events of user row u are user_offsets[u]:user_offsets[u+1]
-    user_features     float32 [U, Fu]  columns training.model.ranking.USER_FEATURES
+    user_features     float32 [U, Fu]  columns training.model.ranking.USER_INPUTS
     popularity        int32 [I]        item_idx, most popular first
     popularity_score  float32 [I]      by item_idx
     """
@@ -291,12 +294,12 @@ def _layout(manifest: Manifest) -> dict[str, tuple[str, tuple[int | None, ...]]]
     users, items = manifest.n_users, manifest.n_items
     return {
         "item_vectors": ("f4", (items, manifest.dimension)),
-        "item_features": ("f4", (items, len(ITEM_FEATURES))),
+        "item_features": ("f4", (items, len(ITEM_INPUTS))),
         "genre_matrix": ("f4", (items, len(manifest.genres))),
         "user_ids": ("", (users,)),
         "user_history": ("i4", (None,)),
         "user_offsets": ("i8", (users + 1,)),
-        "user_features": ("f4", (users, len(USER_FEATURES))),
+        "user_features": ("f4", (users, len(USER_INPUTS))),
         "popularity": ("i4", (items,)),
         "popularity_score": ("f4", (items,)),
     }
@@ -342,7 +345,7 @@ def _check_ranker(path: Path) -> None:
 def _load(file: Path, dtype: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
     try:
         # A plain ndarray view of the map: np.memmap's own slicing costs microseconds a time.
-        array = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except (ValueError, EOFError):
         raise BundleError(f"{file}: not a NumPy array file; publish the run again") from None
     matches = len(array.shape) == len(shape) and all(
