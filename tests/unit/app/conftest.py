@@ -1,0 +1,69 @@
+"""One tiny bundle, its stages in process, and stores in memory: the pipeline without a network."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from app.adapters.local_stages import LocalStages
+from app.adapters.qdrant_edge import QdrantEdgeIndex
+from app.metrics import Metrics
+from app.models import Model
+from app.pipeline import Limits, Recommender
+from app.service import Service
+from tests.bundles import tiny_bundle
+from tests.fakes import FakeSlateCache, FakeUserState
+from training.model.bundle import Bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """60 items, 40 users, integer ids."""
+    return Bundle.open(tiny_bundle(tmp_path_factory.mktemp("bundle") / "1"))
+
+
+@dataclass
+class World:
+    """A recommender and everything it leans on."""
+
+    model: Model
+    stages: LocalStages
+    state: FakeUserState = field(default_factory=FakeUserState)
+    cache: FakeSlateCache = field(default_factory=FakeSlateCache)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def recommender(self, **replaced):
+        """The recommender, with some of its parts replaced."""
+        parts = {
+            "current": lambda: self.model,
+            "state": self.state,
+            "cache": self.cache,
+            "embedder": self.stages,
+            "retriever": self.stages,
+            "ranker": self.stages,
+            "metrics": self.metrics,
+            "limits": Limits(candidates=20, stage_timeout_s=0.5),
+        }
+        return Recommender(**(parts | replaced))
+
+    def service(self, **replaced):
+        """The service over the recommender."""
+        return Service(
+            current=lambda: self.model,
+            recommender=self.recommender(**replaced),
+            state=self.state,
+            metrics=self.metrics,
+            max_batch=8,
+            batches_in_flight=2,
+        )
+
+
+@pytest.fixture(scope="session")
+def _loaded(bundle):
+    stages = LocalStages(lambda version: bundle.path, QdrantEdgeIndex, rank_depth=50)
+    return Model.load(bundle), stages
+
+
+@pytest.fixture
+def world(_loaded):
+    """Fresh stores around the shared, loaded bundle."""
+    return World(*_loaded)

@@ -1,0 +1,274 @@
+"""The HTTP API over the in-process service: shapes, feedback, and every kind of bad request."""
+
+import re
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from app.api.routes import build_api
+from app.errors import ModelNotReady
+from app.settings import Settings
+
+
+@asynccontextmanager
+async def _nothing(_app):
+    yield
+
+
+def _client(service):
+    api = build_api(service, Settings(store="unused", max_body_bytes=20_000), _nothing)
+    transport = httpx.ASGITransport(app=api, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+@pytest.fixture
+async def client(world):
+    async with _client(world.service()) as client:
+        yield client
+
+
+@pytest.fixture
+def user(bundle):
+    return int(bundle.user_ids[0])
+
+
+async def test_recommend_answers_in_the_documented_shape(client, user):
+    response = await client.post("/recommend", json={"user_id": user, "num_recommendations": 3})
+    assert response.status_code == 200
+    body = response.json()
+    assert body["user_id"] == user
+    assert set(body) == {
+        "user_id", "recommendations", "strategy", "degraded", "request_id", "latency_ms",
+        "model_version",
+    }  # fmt: skip
+    assert len(body["recommendations"]) == 3
+    assert set(body["recommendations"][0]) == {
+        "movie_id", "title", "genres", "year", "avg_rating", "score", "why",
+    }  # fmt: skip
+    assert response.headers["x-request-id"] == body["request_id"]
+
+
+async def test_the_get_route_gives_the_same_slate(client, user):
+    posted = (await client.post("/recommend", json={"user_id": user})).json()
+    got = (await client.get(f"/api/v1/recommendations/{user}", params={"limit": 10})).json()
+    assert got["recommendations"] == posted["recommendations"]
+
+
+async def test_an_unknown_user_is_marked_popular(client):
+    body = (await client.post("/recommend", json={"user_id": "nobody"})).json()
+    assert body["strategy"] == "popular"
+    assert body["user_id"] == "nobody"
+
+
+async def test_a_request_id_of_the_caller_is_kept_and_an_odd_one_is_not(client):
+    kept = await client.get("/health", headers={"X-Request-ID": "abc-1"})
+    assert kept.headers["x-request-id"] == "abc-1"
+    odd = await client.get("/health", headers={"X-Request-ID": "a b\t"})
+    assert re.fullmatch(r"[0-9a-f]{32}", odd.headers["x-request-id"])
+
+
+async def test_feedback_is_stored_and_the_next_slate_reflects_it(client, user, world):
+    slate = (await client.post("/recommend", json={"user_id": user})).json()
+    item = slate["recommendations"][0]["movie_id"]
+    event = {"user_id": user, "item_id": item, "event_type": "watch"}
+    response = await client.post("/feedback", json=event)
+    assert response.status_code == 200
+    assert response.json()["status"] == "stored"
+    assert len(world.state.stream) == 1
+    after = (await client.post("/recommend", json={"user_id": user})).json()
+    assert item not in [row["movie_id"] for row in after["recommendations"]]
+    history = (await client.get(f"/users/{user}/history")).json()["history"]
+    assert (history[0]["movie_id"], history[0]["event_type"]) == (item, "watch")
+
+
+async def test_feedback_that_cannot_be_stored_is_not_acknowledged(client, user, world, bundle):
+    world.state.away = True
+    event = {"user_id": user, "item_id": bundle.items.ids[0], "event_type": "watch"}
+    response = await client.post("/feedback", json=event)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["error"]["code"] == "dependency_unavailable"
+
+
+async def test_similar_items_exclude_the_item_itself(client, bundle):
+    item = bundle.items.ids[7]
+    body = (await client.get(f"/similar/{item}", params={"limit": 5})).json()
+    assert body["item"]["movie_id"] == item
+    scores = [row["score"] for row in body["similar"]]
+    assert len(scores) == 5
+    assert scores == sorted(scores, reverse=True)
+    assert item not in [row["movie_id"] for row in body["similar"]]
+
+
+async def test_popular_can_be_asked_by_genre(client, bundle):
+    genre = bundle.manifest.genres[0]
+    body = (await client.get("/popular", params={"limit": 5, "genre": genre})).json()
+    assert body["items"]
+    assert all(genre in row["genres"] for row in body["items"])
+
+
+async def test_titles_are_found_by_their_words_in_any_order_and_case(client, bundle):
+    title = bundle.items.titles[11]
+    words = " ".join(reversed(title.upper().split()))
+    body = (await client.get("/items", params={"q": words, "limit": 50})).json()
+    assert title in [row["title"] for row in body["items"]]
+
+
+async def test_info_names_the_entity_and_users_can_be_listed(client, bundle):
+    info = (await client.get("/info")).json()
+    assert (info["model_version"], info["id_field"]) == ("1", "movie_id")
+    assert info["genres"] == bundle.manifest.genres
+    users = (await client.get("/users", params={"limit": 5})).json()["users"]
+    assert len(users) == 5
+
+
+async def test_ready_says_what_is_away_and_stays_ready(client, world):
+    world.state.away = True
+    response = await client.get("/ready")
+    assert response.status_code == 200
+    assert "away" in response.json()["dependencies"]["user_state"]
+
+
+async def test_metrics_count_requests_cache_and_version(client, user):
+    await client.post("/recommend", json={"user_id": user})
+    await client.post("/recommend", json={"user_id": user})
+    text = (await client.get("/metrics")).text
+    assert 'marquee_requests_total{route="/recommend",status="200"} 2.0' in text
+    assert 'marquee_cache_lookups_total{result="hit"} 1.0' in text
+
+
+async def test_the_page_and_its_modules_are_served_with_a_policy(client):
+    page = await client.get("/")
+    assert "text/html" in page.headers["content-type"]
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert (await client.get("/page/main.js")).status_code == 200
+
+
+async def test_openapi_describes_every_route(client):
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert {"/recommend", "/feedback", "/similar/{item_id}", "/popular", "/items"} <= set(paths)
+    body = paths["/recommend"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"]["num_recommendations"]["maximum"] == 10_000
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "user_id"),
+        ({"user_id": None}, "user_id"),
+        ({"user_id": True}, "user_id"),
+        ({"user_id": 1.5}, "user_id"),
+        ({"user_id": ""}, "user_id"),
+        ({"user_id": "x" * 129}, "user_id"),
+        ({"user_id": 2**63}, "user_id"),
+        ({"user_id": 1, "num_recommendations": 0}, "num_recommendations"),
+        ({"user_id": 1, "num_recommendations": -1}, "num_recommendations"),
+        ({"user_id": 1, "num_recommendations": 10_001}, "num_recommendations"),
+        ({"user_id": 1, "num_recommendations": "10"}, "num_recommendations"),
+        ({"user_id": 1, "num_recommendatons": 10}, "num_recommendatons"),
+        ({"user_id": 1, "filters": {"genre": ["x"]}}, "filters.genre"),
+        ({"user_id": 1, "filters": {"genres": "Comedy"}}, "filters.genres"),
+        ({"user_id": 1, "filters": {"genres": ["No such"]}}, "filters.genres"),
+        ({"user_id": 1, "filters": {"years": [2000, 1990]}}, "filters"),
+        ({"user_id": 1, "filters": {"years": ["x", 1990]}}, "filters.years.0"),
+        ({"user_id": 1, "filters": {"min_rating": "good"}}, "filters.min_rating"),
+        ({"user_id": 1, "exclude_watched": "yes"}, "exclude_watched"),
+        ({"user_id": 1, "exclude_ids": [[]]}, "exclude_ids.0"),
+        ([], "body"),
+    ],
+)
+async def test_a_bad_request_names_its_field(client, body, field):
+    response = await client.post("/recommend", json=body)
+    assert response.status_code == 422
+    assert response.json()["error"]["field"] == field
+    assert "\n" not in response.json()["error"]["message"]
+
+
+async def test_a_body_that_is_not_json_is_said_to_be(client):
+    response = await client.post("/recommend", content=b"user_id=1")
+    assert response.status_code == 422
+    assert "JSON" in response.json()["error"]["message"]
+
+
+async def test_nan_is_not_a_rating(client):
+    content = b'{"user_id": 1, "filters": {"min_rating": NaN}}'
+    assert (await client.post("/recommend", content=content)).status_code == 422
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit_is_refused(client, chunked):
+    async def chunks():
+        for _ in range(30):
+            yield b" " * 1000
+
+    content = chunks() if chunked else b" " * 30_000
+    response = await client.post("/recommend", content=content)
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "payload_too_large"
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "field"),
+    [
+        ({"user_id": 1, "item_id": 999_999, "event_type": "watch"}, 404, "item_id"),
+        ({"user_id": 1, "item_id": 1, "event_type": "stare"}, 422, "event_type"),
+        ({"user_id": 1, "event_type": "watch"}, 422, "item_id"),
+    ],
+)
+async def test_bad_feedback_names_its_field(client, event, status, field):
+    response = await client.post("/feedback", json=event)
+    assert response.status_code == status
+    assert response.json()["error"]["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "field"),
+    [
+        ("/similar/999999", 404, "item_id"),
+        ("/similar/1?limit=0", 422, "limit"),
+        ("/api/v1/recommendations/1?limit=10001", 422, "limit"),
+        ("/popular?limit=x", 422, "limit"),
+        ("/popular?genre=No%20such", 422, "filters.genres"),
+        ("/items", 422, "q"),
+        ("/nowhere", 404, None),
+    ],
+)
+async def test_a_bad_path_or_parameter_is_a_4xx(client, path, status, field):
+    response = await client.get(path)
+    assert response.status_code == status
+    assert response.json()["error"].get("field") == field
+    assert response.json()["request_id"]
+
+
+async def test_a_wrong_method_is_a_405_in_the_same_shape(client):
+    response = await client.get("/recommend")
+    assert response.status_code == 405
+    assert response.json()["error"]["code"] == "bad_request"
+
+
+async def test_before_the_first_bundle_the_service_is_healthy_but_not_ready(world):
+    service = world.service()
+
+    def missing():
+        raise ModelNotReady("no version is loaded")
+
+    service._current = missing
+    async with _client(service) as client:
+        assert (await client.get("/health")).status_code == 200
+        ready = await client.get("/ready")
+    assert ready.status_code == 503
+    assert ready.json()["error"]["code"] == "model_not_ready"
+
+
+async def test_a_defect_is_one_line_to_the_client(world):
+    class Defective:
+        async def recommend(self, queries):
+            raise ZeroDivisionError("secret")
+
+    service = world.service()
+    service._recommender = Defective()
+    async with _client(service) as client:
+        response = await client.post("/recommend", json={"user_id": 1})
+    assert response.status_code == 500
+    assert "secret" not in response.text

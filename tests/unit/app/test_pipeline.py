@@ -1,0 +1,207 @@
+"""The online path with real stages on a tiny bundle and stores in memory."""
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import orjson
+import pytest
+
+from app.domain import Event, EventType, Query, Strategy
+from app.errors import DependencyUnavailable
+
+
+def ids(slate):
+    return [row["movie_id"] for row in orjson.loads(slate.recommendations)]
+
+
+def known_user(bundle):
+    """A user with a history."""
+    lengths = np.diff(bundle.user_offsets)
+    return int(bundle.user_ids[int(lengths.argmax())])
+
+
+class Broken:
+    """Every stage at once, none of which answers."""
+
+    async def embed(self, *_):
+        raise DependencyUnavailable("embed: broken")
+
+    async def retrieve(self, *_):
+        raise DependencyUnavailable("retrieve: broken")
+
+    async def rank(self, *_):
+        raise DependencyUnavailable("rank: broken")
+
+
+class Hanging:
+    """A ranker that never answers."""
+
+    async def rank(self, *_):
+        await asyncio.sleep(60)
+
+
+async def one(recommender, query):
+    (slate,) = await recommender.recommend([query])
+    return slate
+
+
+async def test_a_known_user_gets_a_personal_slate_of_the_size_asked(world, bundle):
+    slate = await one(world.recommender(), Query(known_user(bundle), limit=7))
+    assert slate.strategy is Strategy.PERSONAL
+    assert slate.degraded == ()
+    assert len(set(ids(slate))) == 7
+
+
+async def test_scores_descend_and_every_item_says_why(world, bundle):
+    user = known_user(bundle)
+    slate = await one(world.recommender(), Query(user))
+    rows = orjson.loads(slate.recommendations)
+    scores = [row["score"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    watched = {bundle.items.ids[i] for i in bundle.history(user).tolist()}
+    for row in rows:
+        assert row["why"]["because"]["movie_id"] in watched
+        assert row["why"]["text"].startswith("Because you watched ")
+        assert -1.001 <= row["why"]["similarity"] <= 1.001
+
+
+async def test_watched_items_are_excluded_unless_asked_for(world, bundle):
+    user = known_user(bundle)
+    watched = {bundle.items.ids[i] for i in bundle.history(user).tolist()}
+    everything = len(bundle.items)
+    without = ids(await one(world.recommender(), Query(user, limit=everything)))
+    assert not watched & set(without)
+    assert len(without) == everything - len(watched)
+    query = Query(user, limit=everything, exclude_watched=False)
+    assert watched <= set(ids(await one(world.recommender(), query)))
+
+
+async def test_filters_hold_and_still_fill_the_slate(world, bundle):
+    genre = bundle.manifest.genres[0]
+    has = {
+        bundle.items.ids[i] for i, genres in enumerate(bundle.items.genres) if genre in genres
+    }
+    query = Query(known_user(bundle), limit=60, genres=(genre,), exclude_watched=False)
+    assert set(ids(await one(world.recommender(), query))) == has
+
+
+async def test_excluded_ids_never_appear(world, bundle):
+    user = known_user(bundle)
+    first = ids(await one(world.recommender(), Query(user)))
+    again = ids(await one(world.recommender(), Query(user, exclude_ids=tuple(first))))
+    assert not set(first) & set(again)
+
+
+async def test_an_unknown_user_gets_popular_items(world, bundle):
+    slate = await one(world.recommender(), Query("nobody", limit=5))
+    assert slate.strategy is Strategy.POPULAR
+    assert ids(slate) == [bundle.items.ids[i] for i in bundle.popularity[:5]]
+
+
+async def test_an_unknown_user_with_a_history_gets_a_personal_slate(world, bundle):
+    history = tuple(bundle.items.ids[:3])
+    slate = await one(world.recommender(), Query("nobody", history=history))
+    assert slate.strategy is Strategy.PERSONAL
+    assert not set(history) & set(ids(slate))
+
+
+async def test_a_batch_answers_each_query_as_if_it_were_alone(world, bundle):
+    users = [int(u) for u in bundle.user_ids[:6]]
+    queries = [Query(user, limit=5) for user in users] + [Query("nobody", limit=3)]
+    recommender = world.recommender()
+    together = await recommender.recommend([replace(q, read_cache=False) for q in queries])
+    alone = [await one(recommender, replace(q, read_cache=False)) for q in queries]
+    assert [ids(s) for s in together] == [ids(s) for s in alone]
+
+
+async def test_feedback_changes_the_next_slate(world, bundle):
+    user = known_user(bundle)
+    recommender = world.recommender()
+    before = ids(await one(recommender, Query(user)))
+    await world.state.append(Event(user, before[0], EventType.WATCH, 0))
+    after = ids(await one(recommender, Query(user)))
+    assert before[0] not in after
+    assert before != after
+
+
+async def test_a_disliked_item_stays_away_even_when_watched_ones_are_wanted(world, bundle):
+    user = known_user(bundle)
+    item = bundle.items.ids[int(bundle.history(user)[0])]
+    await world.state.append(Event(user, item, EventType.DISLIKE, 0))
+    query = Query(user, limit=60, exclude_watched=False)
+    assert item not in ids(await one(world.recommender(), query))
+
+
+async def test_a_click_makes_a_new_user_personal(world, bundle):
+    await world.state.append(Event("new", bundle.items.ids[4], EventType.CLICK, 0))
+    slate = await one(world.recommender(), Query("new"))
+    assert slate.strategy is Strategy.PERSONAL
+
+
+async def test_the_second_answer_comes_from_the_cache_and_is_the_same(world, bundle):
+    recommender = world.recommender()
+    query = Query(known_user(bundle))
+    first, second = await one(recommender, query), await one(recommender, query)
+    assert (first.from_cache, second.from_cache) == (False, True)
+    assert first.recommendations == second.recommendations
+    assert second.strategy is first.strategy
+
+
+async def test_a_request_may_refuse_the_cache(world, bundle):
+    recommender = world.recommender()
+    query = Query(known_user(bundle))
+    await one(recommender, query)
+    assert not (await one(recommender, replace(query, read_cache=False))).from_cache
+
+
+async def test_another_version_never_reads_this_ones_slates(world, bundle):
+    query = Query(known_user(bundle))
+    await one(world.recommender(), query)
+    manifest = bundle.manifest.model_copy(update={"version": "2"})
+    other = replace(world.model, bundle=replace(bundle, manifest=manifest))
+    slate = await one(world.recommender(current=lambda: other), query)
+    assert not slate.from_cache
+    assert slate.model_version == "2"
+
+
+async def test_without_the_user_state_the_bundles_history_answers_and_nothing_is_cached(
+    world, bundle
+):
+    world.state.away = True
+    slate = await one(world.recommender(), Query(known_user(bundle)))
+    assert slate.strategy is Strategy.PERSONAL
+    assert slate.degraded == ("user_state",)
+    assert not world.cache.values
+
+
+async def test_without_the_cache_slates_are_computed(world, bundle):
+    world.cache.away = True
+    slate = await one(world.recommender(), Query(known_user(bundle)))
+    assert slate.strategy is Strategy.PERSONAL
+    assert slate.degraded == ("cache",)
+
+
+@pytest.mark.parametrize("stage", ["embedder", "retriever"])
+async def test_without_the_tower_or_the_index_popular_items_answer(world, bundle, stage):
+    user = known_user(bundle)
+    slate = await one(world.recommender(**{stage: Broken()}), Query(user))
+    assert slate.strategy is Strategy.POPULAR
+    assert slate.degraded == ({"embedder": "embed", "retriever": "retrieve"}[stage],)
+    watched = {bundle.items.ids[i] for i in bundle.history(user).tolist()}
+    assert not watched & set(ids(slate))
+
+
+@pytest.mark.parametrize("ranker", [Broken(), Hanging()])
+async def test_without_the_ranker_the_retrieval_order_answers(world, bundle, ranker):
+    user = known_user(bundle)
+    slate = await one(world.recommender(ranker=ranker), Query(user))
+    assert slate.strategy is Strategy.PERSONAL
+    assert slate.degraded == ("rank",)
+    scores = [row["score"] for row in orjson.loads(slate.recommendations)]
+    assert scores == sorted(scores, reverse=True)
+
+
+async def test_a_degraded_slate_is_not_cached(world, bundle):
+    await one(world.recommender(ranker=Broken()), Query(known_user(bundle)))
+    assert not world.cache.values
