@@ -19,7 +19,12 @@ GENRES = ["Action", "Comedy", "Drama", "Horror", "Sci-Fi"]
 
 
 def tiny_bundle(
-    path: Path, n_items: int = 60, n_users: int = 40, seed: int = 0, id_type: str = "int"
+    path: Path,
+    n_items: int = 60,
+    n_users: int = 40,
+    seed: int = 0,
+    id_type: str = "int",
+    version: str = "1",
 ) -> Path:
     """Write a bundle into the new directory `path` and return it.
 
@@ -30,7 +35,8 @@ def tiny_bundle(
     path.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as model_dir:
         contents = tiny_contents(Path(model_dir), n_items, n_users, seed, id_type)
-        write_manifest(path, write_files(path, contents))
+        manifest = write_files(path, contents)
+    write_manifest(path, manifest.model_copy(update={"version": version}))
     return path
 
 
