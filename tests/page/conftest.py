@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_api import FakeApi, serving
-from page import Page
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+
+from tests.page.fake_api import FakeApi, serving
+from tests.page.page import Page
 
 _FLAGS = [
     "--headless",

@@ -19,7 +19,7 @@ export class ApiError extends Error {
 
 function unreachable() {
   const why = navigator.onLine ? "Marquee does not answer." : "You are offline.";
-  return new ApiError(`${why} Nothing was lost; try again.`);
+  return new ApiError(why);
 }
 
 function refusal(status, body) {

@@ -82,7 +82,8 @@ class Page {
       await api.feedback(user, item[this.info.id_field], eventType);
       clearError(line);
     } catch (error) {
-      showError(line, error, () => this.give(item, eventType));
+      showError(line, error, () => this.give(item, eventType),
+        `${displayTitle(item)} was not recorded. `);
       return false;
     }
     if (this.user !== user) return true;

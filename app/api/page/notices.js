@@ -2,15 +2,18 @@
 
 import { h } from "./dom.js";
 
-/** Show `error` in `line`; `retry` is offered when the same request may succeed later. */
-export function showError(line, error, retry = null) {
+/**
+ * Show `error` in `line`, after `what` did not happen because of it; `retry` is offered when
+ * the same request may succeed later.
+ */
+export function showError(line, error, retry = null, what = "") {
   const again = () => {
     clearError(line);
     retry();
   };
   const offer = retry && error.retryable;
   line.replaceChildren(
-    h("span", {}, error.message),
+    h("span", {}, what, error.message),
     ...(offer ? [h("button", { type: "button", class: "retry", onclick: again }, "Try again")] : []),
   );
   line.hidden = false;
