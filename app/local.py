@@ -168,6 +168,7 @@ class LocalService:
         }
 
     def _deploy(self, settings: Settings) -> None:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         from ray import serve
         from ray.serve.schema import LoggingConfig
 

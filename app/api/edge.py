@@ -5,31 +5,57 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.errors import MarqueeError, PayloadTooLarge
+from app.errors import DependencyUnavailable, MarqueeError, PayloadTooLarge
 from app.metrics import Metrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+UNEXPECTED = "an unexpected error; it is in the service's log"
 _log = logs.get("api")
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler of the direct path needs to know besides the body."""
+
+    request_id: str
+    started_at: float  # time.perf_counter() seconds
+    read_cache: bool
+
+
+DirectHandler = Callable[[bytes, Call], Awaitable[bytes]]
+
+
 class Edge:
-    """ASGI middleware; the outermost layer of the API.
+    """The outermost ASGI layer of the API.
 
     A caller's `X-Request-ID` is kept when it is 1 to 64 characters of [A-Za-z0-9._-]; otherwise
     one is made. It is in the response's header, in every body and in every log line.
+
+    POST paths in `direct` are answered here, from body to body: the framework's own layers cost
+    more than a cached answer does. The framework still routes and documents them.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int, access_log: bool
+        self,
+        app: ASGIApp,
+        *,
+        direct: Mapping[str, DirectHandler],
+        metrics: Metrics,
+        max_body_bytes: int,
+        access_log: bool,
     ) -> None:
         self._app = app
+        self._direct = direct
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._access_log = access_log
@@ -39,41 +65,50 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start = time.perf_counter()
         headers = dict(scope["headers"])
-        request_id = _request_id(headers.get(b"x-request-id", b""))
-        scope["request_id"] = request_id
-        scope["started_at"] = start
+        call = Call(_request_id(headers), time.perf_counter(), _may_read_cache(headers))
+        scope["call"] = call
         status = 500
 
         async def send_noting_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].append((b"x-request-id", request_id.encode()))
+                message["headers"].append((b"x-request-id", call.request_id.encode()))
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                self._check_announced_size(headers)
-                limited = _limited(receive, self._max_body_bytes)
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        try:
+            self._check_announced_size(headers)
+            limited = _limited(receive, self._max_body_bytes)
+            handler = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
+            if handler is None:
                 await self._app(scope, limited, send_noting_status)
-            except PayloadTooLarge as error:
-                await send_error(send_noting_status, error, request_id)
-            finally:
-                seconds = time.perf_counter() - start
-                route = getattr(scope.get("route"), "path", "unmatched")
-                self._metrics.request(route, status, seconds)
-                if self._access_log:
-                    _log.info(
-                        "request",
-                        method=scope["method"],
-                        route=route,
-                        status=status,
-                        latency_ms=round(seconds * 1000, 2),
-                    )
+            else:
+                scope["route"] = scope["path"]
+                body = await handler(await _read_body(limited), call)
+                await _send_json(send_noting_status, 200, body)
+        except MarqueeError as error:
+            await send_error(send_noting_status, error, call.request_id)
+        except ClientDisconnect:
+            status = 499  # nobody is there to be answered
+        except Exception:
+            _log.exception("unexpected")
+            await send_error(send_noting_status, MarqueeError(UNEXPECTED), call.request_id)
+        finally:
+            self._note(scope, status, time.perf_counter() - call.started_at)
 
-    def _check_announced_size(self, headers: dict[bytes, bytes]) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        matched = scope.get("route", "unmatched")
+        route: str = getattr(matched, "path", matched)
+        self._metrics.request(route, status, seconds)
+        if self._access_log:
+            latency_ms = round(seconds * 1000, 2)
+            _log.info(
+                "request", method=scope["method"], route=route, status=status, latency_ms=latency_ms
+            )
+
+    def _check_announced_size(self, headers: Mapping[bytes, bytes]) -> None:
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self._max_body_bytes:
             raise _too_large(self._max_body_bytes)
@@ -89,13 +124,47 @@ def error_body(error: MarqueeError, request_id: str) -> bytes:
 
 async def send_error(send: Send, error: MarqueeError, request_id: str) -> None:
     """Answer with an error, below the framework."""
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": error_body(error, request_id)})
+    extra = tuple(error_headers(error).items())
+    if isinstance(error, PayloadTooLarge):
+        extra += (("connection", "close"),)  # the rest of the body is not read
+    await _send_json(send, error.status, error_body(error, request_id), extra)
 
 
-def _request_id(given: bytes) -> str:
+def error_headers(error: MarqueeError) -> dict[str, str]:
+    """Headers that go with an error: when to try again, if that helps."""
+    return {"retry-after": "1"} if isinstance(error, DependencyUnavailable) else {}
+
+
+async def _send_json(
+    send: Send, status: int, body: bytes, extra: Sequence[tuple[str, str]] = ()
+) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode()) for name, value in extra),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _read_body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _may_read_cache(headers: Mapping[bytes, bytes]) -> bool:
+    return b"no-cache" not in headers.get(b"cache-control", b"")
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 
-from app import domain, logs
+from app import domain
 from app.api import schemas
-from app.api.edge import Edge, error_body
-from app.errors import DependencyUnavailable, InvalidRequest, MarqueeError
+from app.api.edge import Call, Edge, error_body, error_headers
+from app.errors import InvalidRequest, MarqueeError
 from app.service import Page, Service
 from app.settings import Settings
 
@@ -30,7 +30,6 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-_log = logs.get("api")
 _B = TypeVar("_B", bound=BaseModel)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -41,7 +40,7 @@ ItemKey = Annotated[str, PathParameter(min_length=1, max_length=128)]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def build_api(service: Service, settings: Settings, lifespan: Lifespan) -> FastAPI:
+def build_api(service: Service, settings: Settings, lifespan: Lifespan) -> Edge:
     """The application over a service; `lifespan` surrounds its serving."""
     api = FastAPI(
         title="Marquee",
@@ -50,22 +49,67 @@ def build_api(service: Service, settings: Settings, lifespan: Lifespan) -> FastA
         lifespan=lifespan,
         responses={422: {"model": schemas.ErrorResponse}, 503: {"model": schemas.ErrorResponse}},
     )
-    _add_recommendations(api, service)
-    _add_feedback(api, service)
+    handlers = Handlers(service)
+    _add_recommendations(api, handlers)
+    _add_feedback(api, service, handlers)
     _add_catalogue(api, service)
     _add_operations(api, service)
     _add_page(api)
     _add_errors(api)
-    api.add_middleware(
-        Edge,
+    return Edge(
+        api,
+        direct={"/recommend": handlers.recommend, "/feedback": handlers.feedback},
         metrics=service.metrics,
         max_body_bytes=settings.max_body_bytes,
         access_log=settings.access_log,
     )
-    return api
 
 
-def _add_recommendations(api: FastAPI, service: Service) -> None:
+class Handlers:
+    """The two busiest endpoints, from body to body."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def recommend(self, body: bytes, call: Call) -> bytes:
+        """JSON of a RecommendRequest -> JSON of a RecommendResponse."""
+        request = _parse(schemas.RecommendRequest, body)
+        return await self.slate(request.query(read_cache=call.read_cache), call)
+
+    async def slate(self, query: domain.Query, call: Call) -> bytes:
+        """JSON of a RecommendResponse."""
+        slate = await self._service.recommend(query)
+        return orjson.dumps(
+            {
+                "user_id": query.user_id,
+                "recommendations": orjson.Fragment(slate.recommendations),
+                "strategy": slate.strategy,
+                "degraded": slate.degraded,
+                "request_id": call.request_id,
+                "latency_ms": round((time.perf_counter() - call.started_at) * 1000, 2),
+                "model_version": slate.model_version,
+            }
+        )
+
+    async def feedback(self, body: bytes, call: Call) -> bytes:
+        """JSON of a FeedbackRequest -> JSON of a FeedbackResponse."""
+        request = _parse(schemas.FeedbackRequest, body)
+        event, revision = await self._service.feedback(
+            request.user_id, request.item_id, request.event_type
+        )
+        return orjson.dumps(
+            {
+                "status": "stored",
+                "user_id": event.user_id,
+                "item_id": event.item_id,
+                "event_type": event.event_type,
+                "revision": revision,
+                "request_id": call.request_id,
+            }
+        )
+
+
+def _add_recommendations(api: FastAPI, handlers: Handlers) -> None:
     @api.post(
         "/recommend",
         response_model=schemas.RecommendResponse,
@@ -73,8 +117,7 @@ def _add_recommendations(api: FastAPI, service: Service) -> None:
     )
     async def recommend(request: Request) -> Response:
         """A slate for a user. `Cache-Control: no-cache` computes it afresh."""
-        body = await _read(request, schemas.RecommendRequest)
-        return await _slate(service, request, body.query(read_cache=_may_read_cache(request)))
+        return _raw(await handlers.recommend(await request.body(), request.scope["call"]))
 
     @api.get("/api/v1/recommendations/{user_id}", response_model=schemas.RecommendResponse)
     async def recommendations(
@@ -83,11 +126,12 @@ def _add_recommendations(api: FastAPI, service: Service) -> None:
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10,
     ) -> Response:
         """The same with a GET: the user's slate under no conditions."""
-        query = domain.Query(user_id, limit, read_cache=_may_read_cache(request))
-        return await _slate(service, request, query)
+        call = request.scope["call"]
+        query = domain.Query(user_id, limit, read_cache=call.read_cache)
+        return _raw(await handlers.slate(query, call))
 
 
-def _add_feedback(api: FastAPI, service: Service) -> None:
+def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
     @api.post(
         "/feedback",
         response_model=schemas.FeedbackResponse,
@@ -96,18 +140,7 @@ def _add_feedback(api: FastAPI, service: Service) -> None:
     )
     async def feedback(request: Request) -> Response:
         """Record an event. A 200 means that it is stored and that the next slate reflects it."""
-        body = await _read(request, schemas.FeedbackRequest)
-        event, revision = await service.feedback(body.user_id, body.item_id, body.event_type)
-        return _json(
-            {
-                "status": "stored",
-                "user_id": event.user_id,
-                "item_id": event.item_id,
-                "event_type": event.event_type,
-                "revision": revision,
-                "request_id": request.scope["request_id"],
-            }
-        )
+        return _raw(await handlers.feedback(await request.body(), request.scope["call"]))
 
     @api.get("/users/{user_id}/history", response_model=schemas.HistoryResponse)
     async def history(user_id: UserKey, limit: Limit = 100) -> Response:
@@ -179,8 +212,7 @@ def _add_page(api: FastAPI) -> None:
 def _add_errors(api: FastAPI) -> None:
     @api.exception_handler(MarqueeError)
     async def known_error(request: Request, error: MarqueeError) -> Response:
-        headers = {"Retry-After": "1"} if isinstance(error, DependencyUnavailable) else None
-        return _error(request, error, headers)
+        return _error(request, error, error_headers(error))
 
     @api.exception_handler(RequestValidationError)
     async def bad_parameter(request: Request, error: RequestValidationError) -> Response:
@@ -193,31 +225,11 @@ def _add_errors(api: FastAPI) -> None:
         problem.code = "not_found" if error.status_code == 404 else "bad_request"
         return _error(request, problem, error.headers)
 
-    @api.exception_handler(Exception)
-    async def defect(request: Request, error: Exception) -> Response:
-        _log.error("unexpected", exc_info=error)
-        return _error(request, MarqueeError("an unexpected error; it is in the service's log"))
 
-
-async def _slate(service: Service, request: Request, query: domain.Query) -> Response:
-    slate = await service.recommend(query)
-    return _json(
-        {
-            "user_id": query.user_id,
-            "recommendations": orjson.Fragment(slate.recommendations),
-            "strategy": slate.strategy,
-            "degraded": slate.degraded,
-            "request_id": request.scope["request_id"],
-            "latency_ms": round((time.perf_counter() - request.scope["started_at"]) * 1000, 2),
-            "model_version": slate.model_version,
-        }
-    )
-
-
-async def _read(request: Request, schema: type[_B]) -> _B:
+def _parse(schema: type[_B], body: bytes) -> _B:
     """The body as the schema has it; InvalidRequest names the first field that is wrong."""
     try:
-        return schema.model_validate_json(await request.body())
+        return schema.model_validate_json(body)
     except ValidationError as error:
         raise _first_problem(error.errors(include_url=False)) from None
 
@@ -227,10 +239,6 @@ def _first_problem(errors: Any) -> InvalidRequest:
     places = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     field = ".".join(places) or "body"
     return InvalidRequest(f"{field}: {first['msg']}", field=field)
-
-
-def _may_read_cache(request: Request) -> bool:
-    return "no-cache" not in request.headers.get("cache-control", "")
 
 
 def _body_of(schema: type[BaseModel]) -> dict[str, Any]:
@@ -243,9 +251,13 @@ def _page(page: Page) -> Response:
 
 
 def _json(content: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")
+    return _raw(orjson.dumps(content))
+
+
+def _raw(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
 
 
 def _error(request: Request, error: MarqueeError, headers: Any = None) -> Response:
-    body = error_body(error, request.scope["request_id"])
+    body = error_body(error, request.scope["call"].request_id)
     return Response(body, error.status, headers, "application/json")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
 
 from app import logs
 from app.adapters.stage_handles import StageHandles
@@ -25,7 +25,7 @@ class Gateway:
             settings, StageHandles(*stages) if stages else local_stages(settings)
         )
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once the replica is constructed."""
         return build_api(self._ingress.service, self._settings, self._ingress.promotion.followed)
 
