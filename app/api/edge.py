@@ -99,8 +99,8 @@ class Edge:
             self._note(scope, status, time.perf_counter() - call.started_at)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        matched = scope.get("route", "unmatched")
-        route: str = getattr(matched, "path", matched)
+        matched: Any = scope.get("route", "unmatched")
+        route = str(getattr(matched, "path", matched))
         self._metrics.request(route, status, seconds)
         if self._access_log:
             latency_ms = round(seconds * 1000, 2)

@@ -26,6 +26,7 @@ from app.settings import Settings
 
 _PAGE = Path(__file__).parent / "page"
 _PAGE_HEADERS = {
+    "Cache-Control": "no-cache",  # ask again, so that modules of two releases never mix
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -206,7 +207,13 @@ def _add_page(api: FastAPI) -> None:
     async def page() -> Response:
         return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
 
-    api.mount("/page", StaticFiles(directory=_PAGE))
+    files = StaticFiles(directory=_PAGE)
+
+    @api.get("/page/{name}", include_in_schema=False)
+    async def module(request: Request, name: str) -> Response:
+        answer = await files.get_response(name, request.scope)
+        answer.headers.update(_PAGE_HEADERS)
+        return answer
 
 
 def _add_errors(api: FastAPI) -> None:

@@ -32,7 +32,7 @@ class RenderStage:
         }
 
     def slate(self, chosen: Int32s, scores: Float32s, because: Because | None) -> bytes:
-        """The JSON array of a slate; `why` is null where there is no history to name."""
+        """The JSON array of a slate; `why` is null where nothing watched is like the item."""
         rows = []
         for n, item in enumerate(chosen.tolist()):
             row = self.item(item)
@@ -41,7 +41,9 @@ class RenderStage:
             rows.append(row)
         return orjson.dumps(rows)
 
-    def _why(self, because: Because, n: int) -> dict[str, Any]:
+    def _why(self, because: Because, n: int) -> dict[str, Any] | None:
+        if because.similarity[n] <= 0:  # nothing watched is like it: no sentence is better
+            return None
         source = int(because.item[n])
         title = self._items.titles[source]
         return {

@@ -60,10 +60,11 @@ async def test_scores_descend_and_every_item_says_why(world, bundle):
     scores = [row["score"] for row in rows]
     assert scores == sorted(scores, reverse=True)
     watched = {bundle.items.ids[i] for i in bundle.history(user).tolist()}
-    for row in rows:
+    assert any(row["why"] for row in rows)
+    for row in filter(lambda row: row["why"], rows):
         assert row["why"]["because"]["movie_id"] in watched
         assert row["why"]["text"].startswith("Because you watched ")
-        assert -1.001 <= row["why"]["similarity"] <= 1.001
+        assert 0 < row["why"]["similarity"] <= 1.001
 
 
 async def test_watched_items_are_excluded_unless_asked_for(world, bundle):
@@ -79,9 +80,7 @@ async def test_watched_items_are_excluded_unless_asked_for(world, bundle):
 
 async def test_filters_hold_and_still_fill_the_slate(world, bundle):
     genre = bundle.manifest.genres[0]
-    has = {
-        bundle.items.ids[i] for i, genres in enumerate(bundle.items.genres) if genre in genres
-    }
+    has = {bundle.items.ids[i] for i, genres in enumerate(bundle.items.genres) if genre in genres}
     query = Query(known_user(bundle), limit=60, genres=(genre,), exclude_watched=False)
     assert set(ids(await one(world.recommender(), query))) == has
 

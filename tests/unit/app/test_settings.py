@@ -11,7 +11,9 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "settings.md"
 
 
 def _variable(name, field):
-    return field.validation_alias.choices[-1] if field.validation_alias else f"MARQUEE_{name.upper()}"
+    return (
+        field.validation_alias.choices[-1] if field.validation_alias else f"MARQUEE_{name.upper()}"
+    )
 
 
 def _default(field):
