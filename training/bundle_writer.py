@@ -19,6 +19,7 @@ from training.model.bundle import (
     DataRecord,
     Entity,
     FileRecord,
+    Items,
     Manifest,
     SplitRecord,
     sha256,
@@ -70,7 +71,7 @@ def write_files(directory: Path, contents: Contents) -> Manifest:
     pq.write_table(contents.items, directory / "items.parquet")
     (directory / "drift.json").write_text(json.dumps(contents.drift, indent=1) + "\n", "utf-8")
     vectors = np.load(directory / "item_vectors.npy")
-    write_index(directory / INDEX, contents.items, vectors)
+    write_index(directory / INDEX, Items.read(directory / "items.parquet"), vectors)
     return _manifest(contents, vectors.shape[1], _file_records(directory))
 
 

@@ -7,7 +7,6 @@ unknown), indexed so that filters run inside the search.
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from qdrant_edge import (
     Distance,
     EdgeConfig,
@@ -19,21 +18,19 @@ from qdrant_edge import (
     UpdateOperation,
 )
 
+from training.model.bundle import FULL_SCAN_KB, Items
+
 PAYLOAD_INDEXES = {
     "genres": PayloadSchemaType.Keyword,
     "year": PayloadSchemaType.Integer,
     "avg_rating": PayloadSchemaType.Float,
 }
-# Filters that leave less than this are answered by an exact scan instead of the HNSW graph. At
-# 62,000 items a year range that left 24,000 found 91% of the true top 100 through the graph
-# (0.4 ms) and all of it by the scan (1.5 ms); wider filters lose 1-3%.
-FULL_SCAN_KB = 16_000
 _HNSW = HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=FULL_SCAN_KB)
 _UPSERT_POINTS = 2_000
 
 
-def write_index(path: Path, items: pa.Table, vectors: np.ndarray) -> None:
-    """Build the shard in the new directory `path`. vectors: float32 [I, D]; items: I rows.
+def write_index(path: Path, items: Items, vectors: np.ndarray) -> None:
+    """Build the shard in the new directory `path`. vectors: float32 [I, D].
 
     Without a write-ahead log, so that several processes can load the finished shard. Qdrant
     builds an HNSW graph from 20,000 items on (10 MB of vectors); below, every search is exact.
@@ -47,10 +44,9 @@ def write_index(path: Path, items: pa.Table, vectors: np.ndarray) -> None:
     shard = EdgeShard.create(str(path), config)
     for field, schema in PAYLOAD_INDEXES.items():
         shard.update(UpdateOperation.create_field_index(field, schema))
-    payloads = item_payloads(items)
     for start in range(0, len(vectors), _UPSERT_POINTS):
         rows = range(start, min(start + _UPSERT_POINTS, len(vectors)))
-        points = [Point(row, vectors[row].tolist(), payloads[row]) for row in rows]
+        points = [Point(row, vectors[row].tolist(), items.payload(row)) for row in rows]
         shard.update(UpdateOperation.upsert_points(points))
     shard.optimize()
     shard.flush()
@@ -58,14 +54,3 @@ def write_index(path: Path, items: pa.Table, vectors: np.ndarray) -> None:
     # The first load completes edge_config.json and drops empty journals; later ones change
     # nothing, so the checksums taken after this one hold for as long as the bundle is served.
     EdgeShard.load(str(path)).close()
-
-
-def item_payloads(items: pa.Table) -> list[dict[str, object]]:
-    """What filters can see of each item."""
-    columns = items.select(["item_id", "genres", "year", "rating_mean"])
-    names = ("item_id", "genres", "year", "avg_rating")
-    rows = zip(*(column.to_pylist() for column in columns.columns), strict=True)
-    return [
-        {name: value for name, value in zip(names, row, strict=True) if value is not None}
-        for row in rows
-    ]

@@ -29,6 +29,11 @@ FORMAT: Literal[1] = 1
 MANIFEST = "manifest.json"
 INDEX = "index"
 
+# In a bundle's index, a search over less than this is an exact scan instead of a walk through the
+# HNSW graph. At 62,000 items a year range that left 24,000 found 91% of the true top 100 through
+# the graph (0.4 ms) and all of it by the scan (1.5 ms); wider filters lose 1-3%.
+FULL_SCAN_KB = 16_000
+
 # Everything a reader of format 1 opens by name, besides the index directory.
 REQUIRED_FILES = (
     "tower.json",
@@ -170,8 +175,32 @@ class Items:
     avg_rating: npt.NDArray[np.float32]
     index: dict[ItemId, int]
 
+    @classmethod
+    def read(cls, file: Path) -> Items:
+        """The columns of an items.parquet that has the bundle's rows."""
+        columns = ["item_id", "title", "genres", "year", "rating_mean"]
+        table = pq.read_table(file, columns=columns)
+        ids = table["item_id"].to_pylist()
+        return cls(
+            ids=ids,
+            titles=table["title"].to_pylist(),
+            genres=table["genres"].to_pylist(),
+            years=table["year"].to_pylist(),
+            avg_rating=table["rating_mean"].to_numpy().astype(np.float32),
+            index={item_id: i for i, item_id in enumerate(ids)},
+        )
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def payload(self, item_idx: int) -> dict[str, Any]:
+        """What an index's filters see of an item; what is unknown is left out."""
+        payload: dict[str, Any] = {"item_id": self.ids[item_idx], "genres": self.genres[item_idx]}
+        if (year := self.years[item_idx]) is not None:
+            payload["year"] = year
+        if not np.isnan(rating := self.avg_rating[item_idx]):
+            payload["avg_rating"] = float(rating)
+        return payload
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,17 +271,7 @@ class Bundle:
     @cached_property
     def items(self) -> Items:
         """The catalogue, read at first use."""
-        columns = ["item_id", "title", "genres", "year", "rating_mean"]
-        table = pq.read_table(self.path / "items.parquet", columns=columns)
-        ids = table["item_id"].to_pylist()
-        return Items(
-            ids=ids,
-            titles=table["title"].to_pylist(),
-            genres=table["genres"].to_pylist(),
-            years=table["year"].to_pylist(),
-            avg_rating=table["rating_mean"].to_numpy().astype(np.float32),
-            index={item_id: i for i, item_id in enumerate(ids)},
-        )
+        return Items.read(self.path / "items.parquet")
 
     def item_index(self, item_id: ItemId) -> int:
         """item_idx of an original id, -1 when unknown; "12" finds 12 where ids are integers."""
