@@ -125,9 +125,7 @@ def _is_time(value: pa.Scalar) -> bool:
     return False
 
 
-def _first_bad(
-    column: pa.Array, fits: Callable[[pa.Scalar], bool], expected: str
-) -> BadValueError:
+def _first_bad(column: pa.Array, fits: Callable[[pa.Scalar], bool], expected: str) -> BadValueError:
     for position, value in enumerate(column):
         if value.is_valid and not fits(value):
             return BadValueError(position, value.as_py(), expected)

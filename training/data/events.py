@@ -190,9 +190,7 @@ def _parse(file: EventFile, chunk: Chunk, raw: bytes) -> pa.Table:
         return _parse_as(file, chunk, raw, dict.fromkeys(types, pa.string()))
 
 
-def _parse_as(
-    file: EventFile, chunk: Chunk, raw: bytes, types: dict[str, pa.DataType]
-) -> pa.Table:
+def _parse_as(file: EventFile, chunk: Chunk, raw: bytes, types: dict[str, pa.DataType]) -> pa.Table:
     malformed: list[pacsv.InvalidRow] = []
 
     def keep_first_malformed(row: pacsv.InvalidRow) -> str:
@@ -268,7 +266,7 @@ def _text_chunks(file: EventFile, line_ends: list[tuple[int, int]]) -> list[Chun
     if file.has_header:
         with file.path.open("rb") as stream:
             start, first_row = len(stream.readline()), 2
-    chunks = []
+    chunks: list[Chunk] = []
     for end, lines_before in line_ends:
         if end > start:
             chunks.append(Chunk(len(chunks), start, end, first_row))

@@ -219,7 +219,9 @@ def _mean_std(group: np.ndarray, value: np.ndarray, size: int) -> tuple[np.ndarr
     )
 
 
-def _moments(n: np.ndarray, total: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, ...]:
+def _moments(
+    n: np.ndarray, total: np.ndarray, squares: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     mean = _divide(total, n)
     return mean, np.sqrt(np.maximum(_divide(squares, n) - mean**2, 0.0))
 

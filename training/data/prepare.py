@@ -116,7 +116,7 @@ def prepare(
     return statistics
 
 
-def _check_events(source: Source, scanned: Scan, staging: Path) -> "ray.data.MaterializedDataset":
+def _check_events(source: Source, scanned: Scan, staging: Path) -> "ray.data.Dataset":
     """Valid events as blocks in the object store, one for each chunk."""
     import ray.data
 
@@ -124,9 +124,7 @@ def _check_events(source: Source, scanned: Scan, staging: Path) -> "ray.data.Mat
     chunks = [asdict(chunk) for chunk in scanned.chunks]
     return (
         ray.data.from_items(chunks, override_num_blocks=len(chunks))
-        .map_batches(
-            check_chunks, batch_size=1, batch_format="pyarrow", fn_kwargs={"plan": plan}
-        )
+        .map_batches(check_chunks, batch_size=1, batch_format="pyarrow", fn_kwargs={"plan": plan})
         .materialize()
     )
 

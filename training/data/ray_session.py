@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 OBJECT_STORE_LEAST_BYTES = 256 * 2**20
 OBJECT_STORE_SHARE = 0.3  # of the machine's memory, at most
@@ -35,7 +36,7 @@ def ray_session(object_store_bytes: int) -> Iterator[int]:
             ray.shutdown()
 
 
-def _local(object_store_bytes: int) -> dict[str, object]:
+def _local(object_store_bytes: int) -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "num_cpus": max(len(os.sched_getaffinity(0)), 2),  # one alone could starve Ray Data

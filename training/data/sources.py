@@ -177,7 +177,11 @@ def _parquet_copy(path: Path) -> Source:
 
 
 def _movielens_events(
-    path: Path, *, names: tuple[str, ...] = (), delimiter: str | None = None, has_header: bool = True
+    path: Path,
+    *,
+    names: tuple[str, ...] = (),
+    delimiter: str | None = None,
+    has_header: bool = True,
 ) -> EventFile:
     user, item, rating, time = MOVIELENS_COLUMNS
     return EventFile(path, user, item, rating, time, True, names, delimiter, has_header)

@@ -25,7 +25,7 @@ from training.data.output import staged_directory
 from training.data.titles import invent_titles
 from training.errors import UserError
 
-GENRES = (
+GENRES = (  # noqa: SIM905 (a literal would take a line for each word)
     "Action Adventure Animation Comedy Crime Documentary Drama Fantasy Horror Musical Mystery "
     "Romance Sci-Fi Thriller War Western"
 ).split()
@@ -209,8 +209,12 @@ class _ItemDraw:
         """The next item after `last` int64 [N] of users with `tastes` int64 [N, T]."""
         planted, rng = self._planted, self._rng
         taste = tastes[np.arange(len(last)), rng.integers(0, tastes.shape[1], len(last))]
-        kinds = (self.after(last), self.in_cluster(self._world.cluster[last]))
-        kinds += (self.in_cluster(taste), self.anywhere(len(last)))
+        kinds = (
+            self.after(last),
+            self.in_cluster(self._world.cluster[last]),
+            self.in_cluster(taste),
+            self.anywhere(len(last)),
+        )
         bounds = np.cumsum(
             [planted.next_in_order_share, planted.same_cluster_share, planted.own_taste_share]
         )

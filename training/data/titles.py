@@ -2,7 +2,7 @@
 
 import numpy as np
 
-ADJECTIVES = (
+ADJECTIVES = (  # noqa: SIM905 (a literal would take a line for each word)
     "Amber Bitter Borrowed Broken Burning Careless Clockwork Crooked Distant Drowsy Electric "
     "Endless Faithful Feathered Forgotten Frozen Gentle Gilded Golden Hidden Hollow Hungry Idle "
     "Invisible Iron Jagged Last Late Little Lonely Lucky Marble Midnight Missing Narrow Nervous "
@@ -10,7 +10,7 @@ ADJECTIVES = (
     "Secret Silent Silver Sleepless Slow Southern Stolen Stubborn Sudden Tender Thirteenth Twisted "
     "Unlikely Velvet Wandering Wicked Wooden"
 ).split()
-NOUNS = (
+NOUNS = (  # noqa: SIM905 (a literal would take a line for each word)
     "Accordion Alibi Anchor Apprentice Archive Avenue Balcony Barber Bargain Beacon Bicycle "
     "Border Bridge Caravan Carnival Cartographer Cathedral Ceremony Chimney Circus Clerk Comet "
     "Compass Courier Crossing Daughter Detective Dinner Doorway Echo Elevator Engine Errand "

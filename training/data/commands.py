@@ -1,0 +1,197 @@
+"""`marquee data synth`, `marquee data fetch` and `marquee prepare`."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from training.errors import UserError
+
+console = Console(stderr=True)
+
+PREPARE_HELP = """Check a table of events, order it by user and write it as Parquet.
+
+INPUT is a directory with a MovieLens data set of any published shape, or a csv or Parquet file
+of events, whose columns --user and --item name. Rejected rows are kept in rejects.parquet.
+
+Examples:
+
+- `marquee prepare ml-latest-small data/`
+- `marquee prepare plays.csv data/ --user listener --item song --time played_at`
+- `marquee prepare data/ --events plays.parquet --user listener --item song --items songs.csv`
+"""
+SYNTH_HELP = """Write a MovieLens-shaped data set with planted taste.
+
+Example: `marquee data synth raw/ --users 2000 --items 1500 --events 150000 --seed 7`
+"""
+FETCH_HELP = """Download a MovieLens data set by its name.
+
+Names: ml-latest-small, ml-latest, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m.
+
+Example: `marquee data fetch ml-1m raw/`
+"""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    data = typer.Typer(help="Get data to prepare.", no_args_is_help=True)
+    data.command("synth", help=SYNTH_HELP)(synth)
+    data.command("fetch", help=FETCH_HELP)(fetch)
+    app.add_typer(data, name="data")
+    app.command("prepare", help=PREPARE_HELP)(prepare)
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
+    users: Annotated[int, typer.Option(help="Number of users.")] = 2_000,
+    items: Annotated[int, typer.Option(help="Number of items.")] = 1_500,
+    events: Annotated[int, typer.Option(help="Number of ratings.")] = 150_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a synthetic data set."""
+    from dataclasses import asdict
+
+    from training.data.synthetic import write_synthetic
+
+    with _steps() as report:
+        report("Inventing users, items and ratings")
+        planted = write_synthetic(out, users=users, items=items, events=events, seed=seed)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "planted": asdict(planted)}))
+    else:
+        typer.echo(f"{out}: {events:,} ratings of {items:,} items by {users:,} users, seed {seed}")
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A MovieLens data set.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
+    mirror: Annotated[
+        str | None, typer.Option(help="URL of a folder with the archives, instead of GroupLens.")
+    ] = None,
+) -> None:
+    """Download a data set."""
+    from training.data.fetch import GROUPLENS
+    from training.data.fetch import fetch as download
+
+    with _steps() as report:
+
+        def progress(done: int, total: int | None) -> None:
+            of = f" of {total / 1e6:.1f}" if total else ""
+            report(f"Downloading {name}: {done / 1e6:.1f}{of} MB")
+
+        report(f"Downloading {name}")
+        download(name, out, mirror=mirror or GROUPLENS, progress=progress)
+    typer.echo(f"{out}: {', '.join(sorted(path.name for path in out.glob('[!.]*')))}")
+
+
+def prepare(
+    paths: Annotated[list[Path], typer.Argument(metavar="[INPUT] OUT", show_default=False)],
+    events: Annotated[Path | None, typer.Option(help="A csv or Parquet file of events.")] = None,
+    user: Annotated[str | None, typer.Option(help="Column of the user's id.")] = None,
+    item: Annotated[str | None, typer.Option(help="Column of the item's id.")] = None,
+    rating: Annotated[str | None, typer.Option(help="Column of the rating, if any.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column of the time: unix seconds or ISO 8601 (UTC).")
+    ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="A csv or Parquet file of items, with the same id column."),
+    ] = None,
+    rating_range: Annotated[
+        str | None, typer.Option(metavar="LO,HI", help="Ratings outside are rejected.")
+    ] = None,
+    max_rejects: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of events that may be rejected.")
+    ] = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare a data set."""
+    from training.data.prepare import prepare as run
+    from training.data.sources import detect, generic
+
+    source_path, out = _input_and_output(paths, events)
+    if not source_path.exists():
+        raise UserError(f"{source_path} does not exist: name a data set's directory or a file")
+    columns = {"--user": user, "--item": item, "--rating": rating, "--time": time}
+    if source_path.is_dir():
+        given = [name for name, value in columns.items() if value]
+        given += ["--items"] * (items is not None) + ["--rating-range"] * (rating_range is not None)
+        if given:
+            raise UserError(
+                f"{given[0]} is for a single file: name it with --events FILE, "
+                f"or leave {given[0]} out for a MovieLens directory"
+            )
+        source = detect(source_path)
+    else:
+        if user is None or item is None:
+            missing = "--item" if user else "--user"
+            raise UserError(f"{missing} COL is missing: name the column in {source_path}")
+        source = generic(
+            source_path,
+            user=user,
+            item=item,
+            rating=rating,
+            time=time,
+            items=items,
+            rating_range=_range(rating_range),
+        )
+    with _steps() as report:
+        statistics = run(source, out, max_rejects=max_rejects, report=report)
+    if as_json:
+        typer.echo(json.dumps(statistics))
+    else:
+        Console().print(_statistics_table(out, statistics))
+
+
+def _input_and_output(paths: list[Path], events: Path | None) -> tuple[Path, Path]:
+    """What to read and where to write; --events may stand for INPUT, or lie inside it."""
+    if events is not None and len(paths) == 1:
+        return events, paths[0]
+    if len(paths) != 2:
+        raise UserError("name INPUT and OUT, such as `marquee prepare ml-latest-small data/`")
+    directory, out = paths
+    if events is None:
+        return directory, out
+    return (events if events.exists() else directory / events), out
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UserError(f"--rating-range {text!r} is not two numbers such as 1,5") from None
+    if not low < high:
+        raise UserError(f"--rating-range {text!r} is empty: the lower bound comes first")
+    return low, high
+
+
+def _statistics_table(out: Path, statistics: dict[str, Any]) -> Table:
+    table = Table(title=f"{out} ({statistics['shape']})", show_header=False)
+    for name, count in statistics["counts"].items():
+        table.add_row(name.replace("_", " "), f"{count:,}")
+    table.add_row("sparsity", f"{statistics['sparsity']:.4f}")
+    if rating := statistics["rating"]:
+        table.add_row("rating", f"{rating['mean']:.2f} ± {rating['std']:.2f}")
+    for reason, count in statistics["rejected"].items():
+        table.add_row(f"rejected: {reason}", f"{count:,}")
+    return table
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr with the step at hand and the time so far; it leaves no line behind."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda step: bar.update(task, description=step)
