@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from app.domain import Event, EventType, ItemId, UserEvents, UserId
+import numpy as np
+
+from app.domain import (
+    Candidates,
+    Event,
+    EventType,
+    Float32s,
+    Int32s,
+    ItemId,
+    SearchFilter,
+    UserEvents,
+    UserId,
+)
 from app.errors import DependencyUnavailable
+from training.model.bundle import Bundle
 
 
 class FakeUserState:
@@ -21,9 +34,7 @@ class FakeUserState:
     async def read(self, user_ids: Sequence[UserId]) -> list[UserEvents]:
         self._check()
         return [
-            UserEvents(
-                self._revisions.get(str(user), "0"), tuple(self._events.get(str(user), ()))
-            )
+            UserEvents(self._revisions.get(str(user), "0"), tuple(self._events.get(str(user), ())))
             for user in user_ids
         ]
 
@@ -63,3 +74,49 @@ class FakeSlateCache:
     def _check(self) -> None:
         if self.away:
             raise DependencyUnavailable("cache: away")
+
+
+class FakeVectorIndex:
+    """The VectorIndex port by brute force over a bundle; `away = True` makes it fail."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.away = False
+        self._vectors = bundle.item_vectors
+        self._items = bundle.items
+
+    async def search(
+        self, vectors: Float32s, filters: Sequence[SearchFilter], limits: Sequence[int]
+    ) -> Candidates:
+        if self.away:
+            raise DependencyUnavailable("index: away")
+        rows = [
+            self._best(vector, wanted, limit)
+            for vector, wanted, limit in zip(vectors, filters, limits, strict=True)
+        ]
+        width = max((len(items) for items, _ in rows), default=0)
+        found = Candidates(
+            np.full((len(rows), width), -1, np.int32),
+            np.full((len(rows), width), -np.inf, np.float32),
+        )
+        for b, (items, scores) in enumerate(rows):
+            found.items[b, : len(items)] = items
+            found.scores[b, : len(items)] = scores
+        return found
+
+    def _best(self, vector: Float32s, wanted: SearchFilter, limit: int) -> tuple[Int32s, Float32s]:
+        scores = self._vectors @ vector
+        scores[wanted.exclude] = -np.inf
+        allowed = [i for i in range(len(scores)) if self._allows(wanted, i)]
+        order = np.array(allowed, np.int32)[np.argsort(-scores[allowed], kind="stable")]
+        order = order[np.isfinite(scores[order])][:limit]
+        return order, scores[order]
+
+    def _allows(self, wanted: SearchFilter, item: int) -> bool:
+        genres, year = self._items.genres[item], self._items.years[item]
+        rating = self._items.avg_rating[item]
+        return (
+            (not wanted.genres or bool(set(wanted.genres) & set(genres)))
+            and (wanted.min_rating is None or bool(rating >= np.float32(wanted.min_rating)))
+            and (wanted.year_from is None or (year is not None and year >= wanted.year_from))
+            and (wanted.year_to is None or (year is not None and year <= wanted.year_to))
+        )

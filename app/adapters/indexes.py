@@ -12,7 +12,7 @@ def open_index(settings: Settings, bundle: Bundle) -> VectorIndex:
     if settings.qdrant_url:
         from app.adapters.qdrant_server import QdrantServerIndex
 
-        return QdrantServerIndex(
+        return QdrantServerIndex.connect(
             bundle,
             url=settings.qdrant_url,
             api_key=settings.qdrant_api_key or None,

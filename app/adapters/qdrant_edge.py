@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,10 +42,10 @@ class QdrantEdgeIndex:
         """Load the shard. Raises DependencyUnavailable when the engine refuses it."""
         path = bundle.index_path
         if not os.access(path, os.W_OK):
-            # The engine maps its files for writing even to read them; a store that is mounted
+            # The engine maps its files for writing even to read them: a store that is mounted
             # read-only gets a copy that lives as long as this object.
             self._copy = tempfile.TemporaryDirectory(prefix="marquee-index-")
-            path = Path(shutil.copytree(path, Path(self._copy.name) / "index"))
+            path = _writable_copy(path, Path(self._copy.name))
         try:
             self._shard = EdgeShard.load(str(path))
         except Exception as error:  # the engine has no exception classes of its own
@@ -75,6 +76,13 @@ class QdrantEdgeIndex:
 
     def _query(self, requests: list[QueryRequest]) -> list[list[Any]]:
         return self._shard.query_batch(QueryBatchRequest(requests)) if requests else []
+
+
+def _writable_copy(source: Path, directory: Path) -> Path:
+    copy = Path(shutil.copytree(source, directory / "index"))
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
+    return copy
 
 
 def _request(

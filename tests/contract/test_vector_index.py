@@ -1,0 +1,229 @@
+"""What every vector index promises, against the definition: sort everything and filter."""
+
+import stat
+
+import numpy as np
+import pytest
+from qdrant_client import AsyncQdrantClient
+
+from app.adapters.qdrant_edge import QdrantEdgeIndex
+from app.adapters.qdrant_server import QdrantServerIndex
+from app.domain import SearchFilter
+from app.errors import DependencyUnavailable
+from tests.bundles import tiny_bundle
+from tests.fakes import FakeVectorIndex
+from training.model.bundle import Bundle
+
+# qdrant-client's local engine says that it scans instead of building indexes.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
+
+N_ITEMS = 800
+NO_FILTER = SearchFilter()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp("index") / "bundle"
+    return Bundle.open(tiny_bundle(path, n_items=N_ITEMS, n_users=5))
+
+
+@pytest.fixture(params=["fake", "edge", "server"])
+async def index(request, bundle):
+    """An index of the bundle; the server's is qdrant-client's own engine in memory."""
+    if request.param == "fake":
+        yield FakeVectorIndex(bundle)
+    elif request.param == "edge":
+        yield QdrantEdgeIndex(bundle)
+    else:
+        server = QdrantServerIndex(bundle, AsyncQdrantClient(":memory:"), timeout_s=30)
+        yield server
+        await server.close()
+
+
+@pytest.fixture
+def users():
+    """Three user vectors."""
+    return np.random.default_rng(1).normal(size=(3, 128)).astype(np.float32)
+
+
+def _matching(bundle, wanted):
+    """item_idx that satisfy the filter, written as one would read it aloud."""
+    items = bundle.items
+    kept = []
+    for i in range(len(items)):
+        year, rating = items.years[i], items.avg_rating[i]
+        if wanted.genres and not any(genre in items.genres[i] for genre in wanted.genres):
+            continue
+        if wanted.min_rating is not None and not rating >= np.float32(wanted.min_rating):
+            continue
+        if wanted.year_from is not None and (year is None or year < wanted.year_from):
+            continue
+        if wanted.year_to is not None and (year is None or year > wanted.year_to):
+            continue
+        if i not in wanted.exclude:
+            kept.append(i)
+    return np.array(kept, np.int32)
+
+
+def _expected(bundle, vector, wanted, limit):
+    matching = _matching(bundle, wanted)
+    scores = bundle.item_vectors[matching] @ vector
+    best = np.argsort(-scores)[:limit]
+    return matching[best], scores[best]
+
+
+async def _check(index, bundle, users, filters, limits):
+    found = await index.search(users, filters, limits)
+    assert found.items.dtype == np.int32
+    assert found.scores.dtype == np.float32
+    for b, (wanted, limit) in enumerate(zip(filters, limits, strict=True)):
+        items, scores = _expected(bundle, users[b], wanted, limit)
+        hits = found.items[b] >= 0
+        assert found.items[b][hits].tolist() == items.tolist()
+        np.testing.assert_allclose(found.scores[b][hits], scores, rtol=1e-4)
+        assert not hits[len(items) :].any()
+    return found
+
+
+async def test_the_best_items_come_first(index, bundle, users):
+    await _check(index, bundle, users, [NO_FILTER] * 3, [100] * 3)
+
+
+async def test_each_row_has_its_own_limit_and_is_padded_at_the_end(index, bundle, users):
+    found = await _check(index, bundle, users, [NO_FILTER] * 3, [1, 7, 300])
+    assert found.items.shape == (3, 300)
+    assert (found.items[0, 1:] == -1).all()
+    assert (np.diff(found.scores[1, :7]) <= 0).all()
+    assert np.isneginf(found.scores[1, 7:]).all()
+
+
+async def test_a_limit_beyond_the_catalogue_returns_the_catalogue(index, bundle, users):
+    found = await index.search(users[:1], [NO_FILTER], [5 * N_ITEMS])
+    assert sorted(found.items[0]) == list(range(N_ITEMS))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        SearchFilter(genres=("Drama",)),
+        SearchFilter(genres=("Drama", "Horror")),
+        SearchFilter(min_rating=3.5),
+        SearchFilter(year_from=1980),
+        SearchFilter(year_to=1980),
+        SearchFilter(year_from=1975, year_to=1975),
+        SearchFilter(genres=("Comedy",), min_rating=3.0, year_from=1960, year_to=2000),
+    ],
+    ids=str,
+)
+async def test_filters_hold_and_the_number_asked_for_is_met(index, bundle, users, wanted):
+    matching = len(_matching(bundle, wanted))
+    assert matching > 0
+    found = await _check(index, bundle, users, [wanted, NO_FILTER, wanted], [matching, 10, 5])
+    assert (found.items[0, :matching] >= 0).all()
+    assert (found.items[2, :5] >= 0).all()
+
+
+async def test_hundreds_of_items_can_be_excluded(index, bundle, users):
+    watched = np.random.default_rng(2).choice(N_ITEMS, 600, replace=False).astype(np.int32)
+    filters = [
+        SearchFilter(exclude=watched),
+        SearchFilter(genres=("Action",), exclude=watched[:300]),
+        NO_FILTER,
+    ]
+    found = await _check(index, bundle, users, filters, [150, 50, 50])
+    assert not np.isin(found.items[0], watched).any()
+
+
+async def test_a_rating_as_it_is_shown_finds_the_item(index, bundle, users):
+    item = int(np.nanargmax(bundle.items.avg_rating))
+    shown = float(str(bundle.items.avg_rating[item]))  # the shortest decimal for the float32
+    found = await index.search(users[:1], [SearchFilter(min_rating=shown)], [10])
+    assert item in found.items[0]
+
+
+async def test_what_nothing_satisfies_is_an_empty_row(index, bundle, users):
+    everything = np.arange(N_ITEMS, dtype=np.int32)
+    filters = [SearchFilter(genres=("Western",)), SearchFilter(exclude=everything), NO_FILTER]
+    found = await index.search(users, filters, [10, 10, 10])
+    assert (found.items[:2] == -1).all()
+    assert (found.items[2] >= 0).all()
+
+
+async def test_an_empty_batch_is_an_empty_answer(index):
+    found = await index.search(np.zeros((0, 128), np.float32), [], [])
+    assert found.items.shape[0] == found.scores.shape[0] == 0
+
+
+async def test_an_item_finds_itself_among_its_own_kind(index, bundle):
+    vectors = np.eye(128, dtype=np.float32)[:1] * 3
+    found = await index.search(vectors, [NO_FILTER], [1])
+    assert found.items[0, 0] == int(np.argmax(bundle.item_vectors[:, 0]))
+
+
+async def test_the_edge_engine_leaves_the_bundles_files_as_they_were(tmp_path, users):
+    path = tiny_bundle(tmp_path / "bundle")
+    first, second = (QdrantEdgeIndex(Bundle.open(path)) for _ in range(2))
+    for index in (first, second):
+        await index.search(users, [NO_FILTER] * 3, [10] * 3)
+    del first, second, index
+    Bundle.open(path, verify=True)
+
+
+async def test_the_edge_engine_serves_a_store_it_may_not_write(tmp_path, users, monkeypatch):
+    bundle = Bundle.open(tiny_bundle(tmp_path / "bundle"))
+    expected = await QdrantEdgeIndex(bundle).search(users, [NO_FILTER] * 3, [10] * 3)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    for file in bundle.index_path.rglob("*"):
+        file.chmod(file.stat().st_mode & ~0o222)
+    # The tests may run as root, whom no mode stops: answer as a read-only file system would.
+    monkeypatch.setattr("os.access", lambda *_: False)
+    index = QdrantEdgeIndex(bundle)
+    copies = list(scratch.rglob("index/**/*"))
+    assert copies
+    assert all(copy.stat().st_mode & stat.S_IWUSR for copy in copies)
+    found = await index.search(users, [NO_FILTER] * 3, [10] * 3)
+    assert found.items.tolist() == expected.items.tolist()
+    del index
+    assert not list(scratch.iterdir())
+
+
+def test_an_edge_index_the_engine_refuses_is_a_dependency_unavailable(tmp_path):
+    bundle = Bundle.open(tiny_bundle(tmp_path / "bundle"))
+    (bundle.index_path / "edge_config.json").write_text("{")
+    with pytest.raises(DependencyUnavailable, match="cannot load"):
+        QdrantEdgeIndex(bundle)
+
+
+async def test_a_server_that_is_away_is_a_dependency_unavailable(bundle, users, free_port):
+    index = QdrantServerIndex.connect(
+        bundle, url=f"http://127.0.0.1:{free_port}", api_key=None, timeout_s=0.5
+    )
+    with pytest.raises(DependencyUnavailable, match="Qdrant"):
+        await index.search(users, [NO_FILTER] * 3, [10] * 3)
+    with pytest.raises(DependencyUnavailable, match="Qdrant"):
+        await index.prepare()
+    await index.close()
+
+
+async def test_a_half_filled_collection_is_completed_before_it_answers(bundle, users):
+    client = AsyncQdrantClient(":memory:")
+    whole = QdrantServerIndex(bundle, client, timeout_s=30)
+    await whole.prepare()
+    await client.delete(whole.collection, points_selector=list(range(0, N_ITEMS, 2)))
+    again = QdrantServerIndex(bundle, client, timeout_s=30)
+    await _check(again, bundle, users, [NO_FILTER] * 3, [20] * 3)
+    await client.close()
+
+
+async def test_two_bundles_of_one_version_do_not_share_a_collection(tmp_path):
+    client = AsyncQdrantClient(":memory:")
+    paths = [tiny_bundle(tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    names = {QdrantServerIndex(Bundle.open(p), client, timeout_s=1).collection for p in paths}
+    assert len(names) == 2
+    assert all(name.startswith("items-1-") for name in names)
+    await client.close()
