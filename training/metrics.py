@@ -12,9 +12,6 @@ larger number, and is not computed.
 
 import numpy as np
 
-PER_USER = ("ndcg", "recall", "recall_min", "hit", "precision", "map", "mrr")
-"""Metrics that are means over users, in the order they are reported; `coverage` is not one."""
-
 _WEIGHTS_AT_ONCE = 4_000_000  # elements of the resampling matrix held in memory
 
 
@@ -28,7 +25,7 @@ def hits(lists: np.ndarray, relevant: np.ndarray, offsets: np.ndarray) -> np.nda
 
 
 def user_metrics(hit: np.ndarray, n_relevant: np.ndarray, k: int) -> dict[str, np.ndarray]:
-    """PER_USER metrics at `k` of every user, each float64 [U].
+    """Each metric at `k` of every user, float64 [U], by name; their means are what is reported.
 
     hit: bool [U, K], K >= k. n_relevant: int [U], at least 1.
     """
