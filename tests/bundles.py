@@ -11,7 +11,7 @@ import torch
 
 from training.bundle_writer import Contents, popularity_order, write_files, write_manifest
 from training.drift import baseline
-from training.model.bundle import DataRecord, SplitRecord
+from training.model.manifest import DataRecord, SplitRecord
 from training.model.ranking import ITEM_INPUTS, RANKER_FEATURES, USER_INPUTS
 from training.model.two_tower import DIMENSION, TowerConfig, UserTower
 

@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.index import write_index
-from training.model.bundle import (
+from training.model.bundle import INDEX, Items
+from training.model.manifest import (
     FORMAT,
-    INDEX,
     MANIFEST,
     DataRecord,
     Entity,
     FileRecord,
-    Items,
     Manifest,
     SplitRecord,
     sha256,
