@@ -47,7 +47,9 @@ def to_times(column: pa.Array) -> pa.Array:
             except pa.ArrowInvalid:
                 continue
         raise _first_bad(column, _is_time, "a time (unix seconds or ISO 8601)")
-    return _whole(_cast(column, pa.float64(), "a time (unix seconds)"), column)
+    if pa.types.is_integer(kind):
+        return _cast(column, pa.int64(), "a time (unix seconds)")
+    return _floor(_cast(column, pa.float64(), "a time (unix seconds)"))
 
 
 def whole_number_texts(values: pa.Array) -> pa.Array | None:
@@ -93,13 +95,11 @@ def _cast(column: pa.Array, kind: pa.DataType, expected: str) -> pa.Array:
 def _seconds(column: pa.Array) -> pa.Array:
     zone = getattr(column.type, "tz", None)
     microseconds = column.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64())
-    return pc.floor(pc.divide(microseconds.cast(pa.float64()), 1e6)).cast(pa.int64())
+    return _floor(pc.divide(microseconds.cast(pa.float64(), safe=False), 1e6))
 
 
-def _whole(numbers: pa.Array, column: pa.Array) -> pa.Array:
-    """Whole seconds; integers are not sent through floating point."""
-    if pa.types.is_integer(column.type):
-        return column.cast(pa.int64())
+def _floor(numbers: pa.Array) -> pa.Array:
+    """Whole seconds; what is not finite is no time, and null."""
     finite = pc.if_else(pc.is_finite(numbers), numbers, None)
     return pc.floor(finite).cast(pa.int64(), safe=False)
 
@@ -108,7 +108,7 @@ def _text_as_number(column: pa.Array) -> pa.Array:
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:
-        return _whole(column.cast(pa.float64()), column)
+        return _floor(column.cast(pa.float64()))
 
 
 def _text_as(kind: pa.DataType) -> Callable[[pa.Array], pa.Array]:

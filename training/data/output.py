@@ -17,6 +17,7 @@ def staged_directory(out: Path, *, marker: str) -> Iterator[Path]:
     was made by the same command; anything else there is the user's own, and a UserError. The
     replacement is two renames: a reader sees the old directory, for an instant none, or the new.
     """
+    out = out.resolve()
     check_replaceable(out, marker)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f".{out.name}.{os.getpid()}.new")
@@ -31,9 +32,7 @@ def staged_directory(out: Path, *, marker: str) -> Iterator[Path]:
 
 def check_replaceable(out: Path, marker: str) -> None:
     """UserError when writing to `out` would destroy what another program or a person put there."""
-    if not out.name:
-        raise UserError(f"{out} cannot be an output: name a new directory")
-    if not os.path.lexists(out):
+    if not out.exists():
         return
     if not out.is_dir():
         raise UserError(f"{out} exists and is not a directory: choose another output")
