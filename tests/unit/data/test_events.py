@@ -111,7 +111,9 @@ def test_iso_times_are_read_from_text(tmp_path):
 def test_each_fault_of_an_event_has_its_reason(tmp_path, fields, reason):
     event = {"row": 2, "user": 1, "item": 1, "rating": 4.0, "timestamp": 1000} | fields
     types = [pa.int64(), pa.int64(), pa.int64(), pa.float32(), pa.int64()]
-    table = pa.table({name: pa.array([event[name]], t) for name, t in zip(event, types, strict=True)})
+    table = pa.table(
+        {name: pa.array([event[name]], t) for name, t in zip(event, types, strict=True)}
+    )
     file = EventFile(tmp_path, "u", "i", "r", "t", whole_number_ids=True)
     found = find_rejects(table, file, Limits(rating_range=(0.5, 5.0), now=1000))
     assert found.dtype == np.int8
