@@ -140,6 +140,11 @@ class BundleStore:
     def _manifest_bytes(self, version: str) -> bytes:
         content = self._read(self._manifest_path(version))
         if content is None:
+            if version in self.taken_versions():
+                raise BundleError(
+                    f"{self.url}/{BUNDLES}/{version}/{MANIFEST}: missing, so the bundle is "
+                    "half-written; publish it again"
+                )
             raise BundleError(
                 f"{self.url} has no version {version!r}; `marquee versions` lists those it has"
             )
