@@ -46,6 +46,8 @@ class Plan:
     order: list[int]
     """Which request is sent next; starts again when it ends."""
     duration_s: float
+    once: bool = False
+    """A closed loop ends when all of `order` is sent, even if there is time left."""
     warmup_s: float = 0.0
     """Load before the measured time, not counted."""
     clients: int | None = None
@@ -145,11 +147,18 @@ class _Sender:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         encoded = [request.encode() for request in plan.requests]
-        self._next = cycle([encoded[i] for i in plan.order])
+        self._requests = cycle([encoded[i] for i in plan.order])
+        self._sent = 0
         self._opened: list[Connection] = []
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the plan asks for no more requests."""
+        return self._plan.once and self._sent >= len(self._plan.order)
+
     def next_request(self) -> bytes:
-        return next(self._next)
+        self._sent += 1
+        return next(self._requests)
 
     async def connect(self) -> Connection | None:
         """A new connection, or None when the service refuses it."""
@@ -180,7 +189,7 @@ async def _closed(plan: Plan, record: _Record) -> None:
 
 
 async def _client(sender: _Sender, record: _Record) -> None:
-    while perf_counter() < record.end:
+    while perf_counter() < record.end and not sender.is_done:
         since = perf_counter()
         connection = await sender.connect()
         if connection is None:
@@ -203,9 +212,9 @@ async def _until_closed(connection: Connection, sender: _Sender, record: _Record
 
     def answered(now: float, problem: str | None) -> None:
         record.answered(since, now, problem)
-        if now < record.end and connection.is_open:
+        if now < record.end and connection.is_open and not sender.is_done:
             send_next()
-        elif not over.done():
+        else:
             over.set_result(None)
 
     send_next()

@@ -76,6 +76,12 @@ async def test_requests_are_sent_in_the_plan_s_order() -> None:
     assert server.requests[:6] == ["/a", "/a", "/b", "/a", "/a", "/b"]
 
 
+async def test_a_plan_that_is_carried_out_once_ends_with_its_last_request() -> None:
+    async with serving(lambda n: (http(b"{}"), 0.001)) as (server, plan):
+        sample = await run(replace(plan, order=[0, 1] * 20, once=True, duration_s=60.0))
+    assert sample.answers == len(server.requests) == 40
+
+
 async def test_an_answer_in_pieces_is_one_answer() -> None:
     async with serving(lambda n: (http(b"x" * 300_000 + b"end"), 0.0)) as (_, plan):
         sample = await run(replace(plan, must_contain="xend"))

@@ -1,0 +1,89 @@
+"""`marquee bench serve`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench import processes
+from training.errors import UserError
+
+console = Console(stderr=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the benchmarks to the root command."""
+    bench = typer.Typer(help="Measure the running product.", no_args_is_help=True)
+    bench.callback()(lambda: None)  # keeps `serve` a sub-command while it is the only one
+    bench.command("serve")(serve)
+    app.add_typer(bench, name="bench")
+
+
+def serve(
+    store: Annotated[
+        str, typer.Option(help="Directory or s3:// with published bundles.")
+    ] = ".marquee/demo/store",
+    duration_s: Annotated[
+        float, typer.Option(min=0.1, help="Time of one measurement, seconds.")
+    ] = 5.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that all is measured.")] = 2,
+    clients: Annotated[
+        str, typer.Option(help="Concurrent clients of the closed loop, comma-separated.")
+    ] = "1,16,64,128",
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="Arrivals of the open loop, requests per second.")
+    ] = 100.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure the served bundle against an endpoint that does nothing, on the same ingress.
+
+    Starts the service as `marquee serve` does, on a free port, and ends it.
+
+    Example: marquee bench serve --store .marquee/demo/store --json
+    """
+    from app.local import StartError
+    from app.settings import Settings
+    from bench.serve import Workload, bench_serve
+
+    workload = Workload(
+        duration_s=duration_s, rounds=rounds, clients=_clients(clients), arrivals_per_s=rate
+    )
+    with processes.ending_with_this_process(), console.status("") as status:
+        try:
+            figures = bench_serve(Settings(store=store), workload, status.update)
+        except StartError as error:
+            raise UserError(str(error)) from None
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        _print(figures)
+
+
+def _clients(text: str) -> tuple[int, ...]:
+    try:
+        clients = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        clients = ()
+    if not clients or min(clients) < 1:
+        raise UserError(f"--clients {text!r} is not a list of numbers such as 1,16,64")
+    return clients
+
+
+def _print(figures: dict[str, Any]) -> None:
+    table = Table("load", "mode", "req/s", "p50 ms", "p95 ms", "p99 ms", "errors", "of empty")
+    for mode, by_clients in figures["closed"].items():
+        for clients, cell in by_clients.items():
+            share = figures["ratios"].get(f"{mode}_{clients}", "")
+            table.add_row(f"{clients} clients", mode, *_row(cell), str(share))
+    for rate, by_mode in figures["open"].items():
+        for mode in figures["closed"]:
+            table.add_row(f"{rate}/s", mode, *_row(by_mode[mode]), "")
+    Console().print(table)
+
+
+def _row(cell: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(cell[name]) for name in ("rps", "p50_ms", "p95_ms", "p99_ms", "errors"))

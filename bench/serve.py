@@ -1,0 +1,297 @@
+"""What the served bundle costs beside an endpoint that does nothing, on the same ingress.
+
+The service is started as `marquee serve` starts it; the empty endpoint is a second Serve
+application in it, and the load comes from a process of its own (bench/load.py) on the same
+machine, so all of them share its cores. Three modes:
+
+empty      the same requests to the endpoint that does nothing
+uncached   `Cache-Control: no-cache`: every slate is computed
+cached     after every request was asked once: every slate comes from the cache
+
+A figure is the median over rounds, in which the modes take turns, so that a machine that slows
+down or speeds up meanwhile treats them alike. An answer that is not a 200, or that had to do
+without a part of the service, is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+
+from app.adapters.store import bundle_store
+from app.local import LocalService
+from app.settings import Settings
+from bench.load import Plan, Sample, measure
+from training.model.bundle import Bundle
+
+MODES = ("empty", "uncached", "cached")
+OPEN_LOOP_S = 10.0
+
+_HOST = "127.0.0.1"
+_EMPTY_PREFIX = "/empty"
+_REQUESTS = 20_000
+_ZIPF_EXPONENT = 1.0
+_WARMUP_S = 1.0
+_WARM_CLIENTS = 32
+_WARM_LIMIT_S = 300.0
+_WHOLE_ANSWER = '"degraded":[]'
+_MEASURED = ("rps", "p50_ms", "p95_ms", "p99_ms")
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How long and how hard the service is asked."""
+
+    duration_s: float = 5.0
+    rounds: int = 2
+    clients: tuple[int, ...] = (1, 16, 64, 128)
+    arrivals_per_s: float = 100.0
+    seed: int = 0
+
+
+def bench_serve(
+    settings: Settings, workload: Workload, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Start the service, measure, end it. Raises app.local.StartError when it does not start.
+
+    report: told what is measured now.
+    """
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="marquee-bench-") as state:
+        report("starting the service")
+        service = LocalService(
+            settings,
+            port=port,
+            host=_HOST,
+            state_dir=Path(state),
+            extra_apps={_EMPTY_PREFIX: _empty_application(settings)},
+        )
+        with service:
+            bundle = _production(settings)
+            return {
+                **_Bench(port, bundle.user_ids, workload, report).run(),
+                "bundle": {
+                    "version": bundle.version,
+                    "n_users": bundle.manifest.n_users,
+                    "n_items": bundle.manifest.n_items,
+                },
+                "topology": settings.topology,
+                "workload": asdict(workload) | {"zipf_exponent": _ZIPF_EXPONENT},
+                "machine": machine(),
+            }
+
+
+def zipf_order(n_users: int, length: int, seed: int) -> np.ndarray:
+    """Rows of users in the order in which they ask, int64 [length].
+
+    The r-th busiest of the users, in a random order of them, asks in proportion to 1 / r.
+    """
+    rng = np.random.default_rng(seed)
+    weight = 1.0 / np.arange(1, n_users + 1) ** _ZIPF_EXPONENT
+    rank = rng.choice(n_users, size=length, p=weight / weight.sum())
+    return rng.permutation(n_users)[rank]
+
+
+def http_request(path: str, user_id: int | str, *, cached: bool) -> str:
+    """A whole POST for one user's slate of ten."""
+    body = json.dumps({"user_id": user_id, "num_recommendations": 10})
+    head = [
+        f"POST {path} HTTP/1.1",
+        f"Host: {_HOST}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body.encode())}",
+        *([] if cached else ["Cache-Control: no-cache"]),
+    ]
+    return "\r\n".join(head) + "\r\n\r\n" + body
+
+
+def median_figures(samples: Sequence[Sample]) -> Figures:
+    """Rounds of the same measurement as one: medians, and the sum of the errors."""
+    figures: Figures = {
+        name: round(median(values), 3) if values else None
+        for name in _MEASURED
+        for values in [[v for s in samples if (v := getattr(s, name)) is not None]]
+    }
+    figures["errors"] = sum(sample.errors for sample in samples)
+    problems = [sample.first_error for sample in samples if sample.first_error]
+    return figures | ({"first_error": problems[0]} if problems else {})
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures are from."""
+    import ray
+
+    model = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "cpu": model[0] if model else platform.machine(),
+        "memory_gib": round(memory_bytes / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+    }
+
+
+class _Bench:
+    """The measurements on a service that answers."""
+
+    def __init__(
+        self,
+        port: int,
+        user_ids: np.ndarray,
+        workload: Workload,
+        report: Callable[[str], None],
+    ) -> None:
+        self._port = port
+        self._workload = workload
+        self._report = report
+        users, order = np.unique(
+            zipf_order(len(user_ids), _REQUESTS, workload.seed), return_inverse=True
+        )
+        self._order = order.tolist()
+        self._users = [
+            user.decode() if isinstance(user, bytes) else user
+            for user in np.asarray(user_ids)[users].tolist()
+        ]
+
+    def run(self) -> dict[str, Any]:
+        self._fill_cache()
+        samples: dict[tuple[int, str], list[Sample]] = {}
+        hit_rates: dict[str, list[float]] = {mode: [] for mode in MODES[1:]}
+        steps = list(product(self._workload.clients, MODES))
+        for number in range(self._workload.rounds):
+            # There and back, so that a drift weighs on no mode more than on another.
+            for clients, mode in steps if number % 2 == 0 else reversed(steps):
+                self._report(
+                    f"round {number + 1}/{self._workload.rounds}: {mode}, {clients} clients"
+                )
+                before = self._lookups()
+                samples.setdefault((clients, mode), []).append(
+                    measure(self._plan(mode, clients=clients))
+                )
+                if mode in hit_rates:
+                    hit_rates[mode].append(_hit_rate(before, self._lookups()))
+        closed = {
+            mode: {str(n): median_figures(samples[n, mode]) for n in self._workload.clients}
+            for mode in MODES
+        }
+        return {
+            "closed": closed,
+            "open": {f"{self._workload.arrivals_per_s:g}": self._open_loop()},
+            "ratios": self._ratios(closed),
+            "cache_hit_rate": {mode: round(median(rates), 4) for mode, rates in hit_rates.items()},
+        }
+
+    def _open_loop(self) -> Figures:
+        """Every mode's figures; those at the top are uncached's, the hardest."""
+        rate = self._workload.arrivals_per_s
+        by_mode = {}
+        for mode in MODES:
+            self._report(f"open loop: {mode}, {rate:g} requests per second")
+            by_mode[mode] = median_figures([measure(self._plan(mode, arrivals_per_s=rate))])
+        return by_mode["uncached"] | by_mode
+
+    def _ratios(self, closed: dict[str, dict[str, Figures]]) -> dict[str, float]:
+        """Throughput as a share of the empty endpoint's at as many clients."""
+        return {
+            f"{mode}_{n}": round(closed[mode][n]["rps"] / closed["empty"][n]["rps"], 3)
+            for mode in MODES[1:]
+            for n in map(str, self._workload.clients)
+            if closed["empty"][n]["rps"]
+        }
+
+    def _plan(
+        self, mode: str, *, clients: int | None = None, arrivals_per_s: float | None = None
+    ) -> Plan:
+        return Plan(
+            host=_HOST,
+            port=self._port,
+            requests=self._requests(mode),
+            order=self._order,
+            duration_s=self._workload.duration_s,
+            warmup_s=_WARMUP_S,
+            clients=clients,
+            arrivals_per_s=arrivals_per_s,
+            must_contain="" if mode == "empty" else _WHOLE_ANSWER,
+            seed=self._workload.seed,
+        )
+
+    def _requests(self, mode: str) -> list[str]:
+        path = _EMPTY_PREFIX if mode == "empty" else "/recommend"
+        return [http_request(path, user, cached=mode == "cached") for user in self._users]
+
+    def _fill_cache(self) -> None:
+        self._report(f"filling the cache for {len(self._users)} users")
+        measure(
+            Plan(
+                host=_HOST,
+                port=self._port,
+                requests=self._requests("cached"),
+                order=list(range(len(self._users))),
+                duration_s=_WARM_LIMIT_S,
+                once=True,
+                clients=_WARM_CLIENTS,
+            )
+        )
+
+    def _lookups(self) -> dict[str, float]:
+        """The service's own count of cache hits and misses."""
+        with urlopen(f"http://{_HOST}:{self._port}/metrics", timeout=10) as response:
+            text = response.read().decode()
+        name = "marquee_cache_lookups_total"
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(name)]
+        return {labels.split('"')[1]: float(count) for labels, count in lines}
+
+
+def _hit_rate(before: dict[str, float], after: dict[str, float]) -> float:
+    hits, misses = (after.get(k, 0.0) - before.get(k, 0.0) for k in ("hit", "miss"))
+    return hits / (hits + misses) if hits + misses else 0.0
+
+
+def _production(settings: Settings) -> Bundle:
+    store = bundle_store(settings)
+    version = store.production()
+    assert version is not None  # the service has started with it
+    return Bundle.open(store.locate(version), verify=False)
+
+
+def _empty_application(settings: Settings) -> Any:
+    """A Serve application that answers at once, with the room that the service's ingress has."""
+    from ray import serve
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    class Empty:
+        async def __call__(self, request: Request) -> Response:
+            return Response(b'{"status":"ok"}', media_type="application/json")
+
+    return serve.deployment(
+        name="Empty",
+        max_ongoing_requests=settings.max_ongoing_requests,
+        ray_actor_options={"num_cpus": settings.replica_cpus},
+    )(Empty).bind()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
