@@ -1,170 +1,108 @@
-"""Models to compare with: two popularities and two linear-algebra classics, no tuning.
+"""What a model has to beat: popularity, recent popularity, EASE and iALS.
 
-Shape legend: U users, I items, E events, b users asked for at once. Every model is fitted on the
-same events and gives a score to every item, seen or not; masking is the evaluation's affair.
+Each baseline is fitted on events given as user and item indices, and returns a `Scorer`, which
+gives float32 [B, I] scores of the whole catalogue for B users by index.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol, Self
 
 import numpy as np
-from scipy import linalg, sparse
-from threadpoolctl import threadpool_limits
+from scipy import sparse
 
 from training.errors import UserError
 
-HALF_LIFE_SHARE = 1 / 50
-"""Half-life of recent popularity, as a share of the time from the first event to the last."""
+Scorer = Callable[[np.ndarray], np.ndarray]
 
-EASE_REGULARISATION = 500.0
-EASE_MOST_ITEMS = 25_000  # its I x I matrix then takes 5 GB, twice
-
-IALS_FACTORS = 128
-IALS_ITERATIONS = 15
-IALS_REGULARISATION = 0.05
-IALS_ALPHA = 1.0
-
-
-class Scorer(Protocol):
-    """Anything that ranks: the higher the score, the better; -inf is never recommended."""
-
-    def scores(self, users: np.ndarray) -> np.ndarray:
-        """Scores float32 [b, I] of all items for user_idx int [b]."""
+EASE_LAMBDA = 500.0
+EASE_MAX_ITEMS = 20_000  # a dense matrix of 20,000 x 20,000 doubles is 3.2 GB
+RECENT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Interactions:
-    """Who met what: parallel arrays [E], by user, each user's oldest first."""
+class Events:
+    """What a baseline is fitted on, E events ordered by user.
 
-    user: np.ndarray  # int32
-    item: np.ndarray  # int32
-    timestamp: np.ndarray  # int64 unix seconds, all 0 where unknown
+    user, item: int32 [E]. timestamp: int64 [E] in unix seconds, or None where the data has none.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    timestamp: np.ndarray | None
     n_users: int
     n_items: int
 
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        """int64 [U + 1]: the events of user u are offsets[u]:offsets[u + 1]."""
-        return np.searchsorted(self.user, np.arange(self.n_users + 1))
-
-    @cached_property
     def matrix(self) -> sparse.csr_matrix:
-        """float32 [U, I]: 1 for every pair that met, once or more often."""
-        ones = np.ones(len(self.user), dtype=np.float32)
+        """1 where the user met the item, float32 [U, I]."""
         shape = (self.n_users, self.n_items)
-        matrix = sparse.csr_matrix((ones, (self.user, self.item)), shape=shape)
-        matrix.data[:] = 1
-        return matrix
-
-    def histories(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """item_idx int32 of `users` on end, oldest first, and their offsets int64 [b + 1]."""
-        starts, lengths = self.offsets[users], np.diff(self.offsets)[users]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return self.item[rows], offsets
+        ones = np.ones(len(self.user), dtype=np.float32)
+        met = sparse.csr_matrix((ones, (self.user, self.item)), shape=shape)
+        met.data[:] = 1  # repeats were summed
+        return met
 
 
-class Popularity:
-    """The number of users an item met, the same for everybody."""
-
-    def __init__(self, score: np.ndarray) -> None:
-        """score: float32 [I]."""
-        self._score = score
-
-    @classmethod
-    def fit(cls, events: Interactions, seed: int = 0) -> Self:
-        return cls(np.asarray(events.matrix.sum(axis=0), dtype=np.float32).ravel())
-
-    def scores(self, users: np.ndarray) -> np.ndarray:
-        return np.tile(self._score, (len(users), 1))
+def popularity(events: Events, seed: int) -> Scorer:
+    """The number of events of an item, the same for every user."""
+    return _same_for_all(np.bincount(events.item, minlength=events.n_items))
 
 
-class RecentPopularity(Popularity):
-    """Popularity in which an event counts half as much for every half-life that has passed.
+def recent_popularity(events: Events, seed: int) -> Scorer:
+    """Popularity where an event loses half its weight every half-life: see `recency_weights`."""
+    if events.timestamp is None:
+        raise UserError("recent-popularity needs time, and the data has none: leave it out")
+    weights = recency_weights(events.timestamp)
+    return _same_for_all(np.bincount(events.item, weights, minlength=events.n_items))
 
-    The half-life is HALF_LIFE_SHARE of the events' time range. Without time it is `Popularity`.
+
+def recency_weights(timestamp: np.ndarray) -> np.ndarray:
+    """Weights float64 [E], 1 for the last event, halving with age.
+
+    The half-life is the time that the last tenth of the events took (a day at least), so that it
+    adapts to data of a day or of twenty years.
     """
-
-    @classmethod
-    def fit(cls, events: Interactions, seed: int = 0) -> Self:
-        age = events.timestamp.max() - events.timestamp
-        half_life = max(float(age.max()) * HALF_LIFE_SHARE, 1.0)
-        weight = np.exp2(-age / half_life)
-        score = np.bincount(events.item, weight, minlength=events.n_items)
-        return cls(score.astype(np.float32))
+    last = timestamp.max()
+    half_life_s = max(float(last - np.quantile(timestamp, 1 - RECENT_SHARE)), 86_400.0)
+    return np.exp2(-(last - timestamp) / half_life_s)
 
 
-class Ease:
-    """EASE: item-to-item weights in closed form (Steck, 2019, arXiv:1905.03375).
-
-    B = I - P diag(1 / diag P) with P the inverse of the regularised Gram matrix; the score of an
-    item is the sum of its weights from the items met.
-    """
-
-    def __init__(self, events: Interactions, known: np.ndarray, weights: np.ndarray) -> None:
-        """known: item_idx [J] of the items with events. weights: float32 [J, J]."""
-        self._matrix = events.matrix[:, known]
-        self._known = known
-        self._weights = weights
-        self._n_items = events.n_items
-
-    @classmethod
-    def fit(cls, events: Interactions, seed: int = 0) -> Self:
-        """UserError when the items with events are too many for a dense matrix of their pairs."""
-        known = np.unique(events.item)
-        if len(known) > EASE_MOST_ITEMS:
-            raise UserError(
-                f"ease cannot be fitted on {len(known):,} items (at most {EASE_MOST_ITEMS:,}): "
-                f"leave it out of --models"
-            )
-        matrix = events.matrix[:, known]
-        gram = (matrix.T @ matrix).toarray().astype(np.float64)
-        gram[np.diag_indices_from(gram)] += EASE_REGULARISATION
-        inverse = linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
-        weights = inverse / -np.diag(inverse)
-        np.fill_diagonal(weights, 0)
-        return cls(events, known, weights.astype(np.float32))
-
-    def scores(self, users: np.ndarray) -> np.ndarray:
-        scores = np.zeros((len(users), self._n_items), dtype=np.float32)
-        scores[:, self._known] = self._matrix[users] @ self._weights
-        return scores
-
-
-class Ials:
-    """Implicit-feedback matrix factorisation by alternating least squares (Hu et al., 2008)."""
-
-    def __init__(self, user_factors: np.ndarray, item_factors: np.ndarray) -> None:
-        """Both float32, [U, IALS_FACTORS] and [I, IALS_FACTORS]."""
-        self._user_factors = user_factors
-        self._item_factors = item_factors
-
-    @classmethod
-    def fit(cls, events: Interactions, seed: int = 0) -> Self:
-        from implicit.cpu.als import AlternatingLeastSquares
-
-        model = AlternatingLeastSquares(
-            factors=IALS_FACTORS,
-            regularization=IALS_REGULARISATION,
-            alpha=IALS_ALPHA,
-            iterations=IALS_ITERATIONS,
-            random_state=seed,
+def ease(events: Events, seed: int) -> Scorer:
+    """EASE (Steck, Embarrassingly Shallow Autoencoders for Sparse Data, 2019), lambda 500."""
+    if events.n_items > EASE_MAX_ITEMS:
+        raise UserError(
+            f"ease inverts a dense matrix of items x items and takes {EASE_MAX_ITEMS} items at "
+            f"most, the data has {events.n_items}: leave it out of --models"
         )
-        # implicit has its own threads; a BLAS that forks inside them slows it down many times.
-        with threadpool_limits(1, "blas"):
-            model.fit(events.matrix, show_progress=False)
-        return cls(model.user_factors, model.item_factors)
+    met = events.matrix()
+    gram = (met.T @ met).toarray().astype(np.float64)
+    gram[np.diag_indices_from(gram)] += EASE_LAMBDA
+    inverse = np.linalg.inv(gram)
+    weights = (-inverse / np.diag(inverse)).astype(np.float32)
+    np.fill_diagonal(weights, 0)
+    return lambda users: np.asarray(met[users] @ weights)
 
-    def scores(self, users: np.ndarray) -> np.ndarray:
-        return self._user_factors[users] @ self._item_factors.T
+
+def ials(events: Events, seed: int) -> Scorer:
+    """Implicit ALS (Hu, Koren, Volinsky, 2008): 128 factors, 15 iterations, untuned."""
+    from implicit.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    model = AlternatingLeastSquares(
+        factors=128, regularization=0.05, alpha=1.0, iterations=15, random_state=seed
+    )
+    # implicit runs its own threads; BLAS threads inside them make it several times slower.
+    with threadpool_limits(1, "blas"):
+        model.fit(events.matrix(), show_progress=False)
+    return lambda users: model.user_factors[users] @ model.item_factors.T
 
 
-BASELINES: Mapping[str, Callable[[Interactions, int], Scorer]] = {
-    "popularity": Popularity.fit,
-    "recent-popularity": RecentPopularity.fit,
-    "ease": Ease.fit,
-    "ials": Ials.fit,
+BASELINES: dict[str, Callable[[Events, int], Scorer]] = {
+    "popularity": popularity,
+    "recent-popularity": recent_popularity,
+    "ease": ease,
+    "ials": ials,
 }
-"""How to fit each baseline on events, with a seed."""
+
+
+def _same_for_all(scores: np.ndarray) -> Scorer:
+    row = scores.astype(np.float32)
+    return lambda users: np.broadcast_to(row, (len(users), len(row))).copy()

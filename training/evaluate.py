@@ -13,12 +13,13 @@ import lightgbm
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy import sparse
 
-from training.baselines import Interactions, Scorer
+from training.baselines import Events, Scorer
 from training.data.dataset import Dataset
 from training.data.output import staged_directory
 from training.data.splits import TEST, TRAIN, VALIDATION, Split
-from training.metrics import bootstrap, coverage, hits, user_metrics
+from training.metrics import Interval, hit_matrix, summarise
 from training.model.ranking import CatalogueInputs, ranker_features
 from training.model.two_tower import UserTower
 
@@ -27,28 +28,28 @@ _DUMP_MARKER = "recommendations.parquet"
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A metric with its 95% bootstrap interval over users."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Known:
     """What may be known when TEST is predicted: TRAIN + VALIDATION, and what may be offered."""
 
-    events: Interactions
+    events: Events
     catalogue: np.ndarray  # bool [I]
 
     @classmethod
     def of(cls, dataset: Dataset, split: Split) -> "Known":
-        return cls(interactions(dataset, split, TRAIN, VALIDATION), split.catalogue)
+        return cls(fold_events(dataset, split, TRAIN, VALIDATION), split.catalogue)
+
+    @cached_property
+    def met(self) -> sparse.csr_matrix:
+        """1 where a user met an item, float32 [users, I]."""
+        return self.events.matrix()
+
+    def histories(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """item_idx int32 of `users` on end, oldest first, and their offsets int64 [b + 1]."""
+        return _ragged(self.events, users)
 
     def mask(self, scores: np.ndarray, users: np.ndarray) -> None:
         """Set to -inf, in place, what the users met and what is outside the catalogue."""
-        met = self.events.matrix[users]
+        met = self.met[users]
         scores[np.repeat(np.arange(len(users)), np.diff(met.indptr)), met.indices] = -np.inf
         scores[:, ~self.catalogue] = -np.inf
 
@@ -64,17 +65,15 @@ class Lists:
 class TowerScorer:
     """The two-tower: a user's history through the tower, times the item vectors."""
 
-    def __init__(self, tower: UserTower, events: Interactions) -> None:
-        self._tower = tower
-        self._item_vectors = tower.item_vectors.numpy()
-        self._events = events
+    def __init__(self, model_dir: Path, known: Known) -> None:
+        """model_dir: what `UserTower.save` wrote."""
+        self._tower = UserTower.load(model_dir)
+        self._item_vectors = self._tower.item_vectors.numpy()
+        self._known = known
 
-    @classmethod
-    def load(cls, model_dir: Path, events: Interactions) -> "TowerScorer":
-        return cls(UserTower.load(model_dir), events)
-
-    def scores(self, users: np.ndarray) -> np.ndarray:
-        vectors = self._tower.encode_ragged(*self._events.histories(users))
+    def __call__(self, users: np.ndarray) -> np.ndarray:
+        """Scores float32 [b, I] of user_idx int [b]."""
+        vectors = self._tower.encode_ragged(*self._known.histories(users))
         return vectors @ self._item_vectors.T
 
 
@@ -92,9 +91,10 @@ class RankedScorer:
     user_features: np.ndarray  # float32 [all users, len(USER_INPUTS)]
     n_candidates: int = 200
 
-    def scores(self, users: np.ndarray) -> np.ndarray:
+    def __call__(self, users: np.ndarray) -> np.ndarray:
+        """Scores float32 [b, I] of user_idx int [b]."""
         retrieved = rank_catalogue(self.retrieval, users, self.known, self.n_candidates)
-        history, offsets = self.known.events.histories(users)
+        history, offsets = self.known.histories(users)
         rows = ranker_features(
             self.inputs,
             retrieved.items,
@@ -144,13 +144,13 @@ class Evaluation:
         }
 
 
-def interactions(dataset: Dataset, split: Split, *folds: int) -> Interactions:
-    """The events of some folds of a split."""
+def fold_events(dataset: Dataset, split: Split, *folds: int) -> Events:
+    """The events of some folds of a split, in the data set's order."""
     kept = np.isin(split.fold, folds)
-    return Interactions(
+    return Events(
         user=dataset.user[kept],
         item=dataset.item[kept],
-        timestamp=dataset.timestamp[kept],
+        timestamp=dataset.timestamp[kept] if dataset.has_time else None,
         n_users=dataset.n_users,
         n_items=dataset.n_items,
     )
@@ -170,14 +170,22 @@ def evaluate(
     seed: draws the bootstrap's users, the same for every model.
     """
     known = Known.of(dataset, split)
-    held_out = interactions(dataset, split, TEST)
+    held_out = fold_events(dataset, split, TEST)
     users = np.unique(held_out.user)
-    relevant = held_out.histories(users)
+    relevant, offsets = _ragged(held_out, users)
     ks = tuple(sorted(set(ks)))
     lists, metrics = {}, {}
     for name, model in models.items():
         lists[name] = rank_catalogue(model, users, known, ks[-1])
-        metrics[name] = _measure(lists[name].items, *relevant, known.catalogue, ks, seed)
+        items = lists[name].items
+        metrics[name] = summarise(
+            items,
+            hit_matrix(items, relevant, offsets, dataset.n_items),
+            np.diff(offsets),
+            known.catalogue,
+            cutoffs=ks,
+            seed=seed,
+        )
     return Evaluation(dataset, split, seed, ks, users, lists, metrics)
 
 
@@ -191,7 +199,7 @@ def rank_catalogue(model: Scorer, users: np.ndarray, known: Known, k: int) -> Li
     best = np.full((len(users), k), -np.inf, dtype=np.float32)
     for start in range(0, len(users), at_once):
         chunk = slice(start, start + at_once)
-        scores = model.scores(users[chunk])
+        scores = model(users[chunk])
         known.mask(scores, users[chunk])
         items[chunk], best[chunk] = _top(scores, k)
     return Lists(items, best)
@@ -207,7 +215,7 @@ def dump(evaluation: Evaluation, directory: Path) -> None:
     dataset, split = evaluation.dataset, evaluation.split
     with staged_directory(directory, marker=_DUMP_MARKER) as staging:
         for name, folds in (("train", (TRAIN, VALIDATION)), ("holdout", (TEST,))):
-            events = interactions(dataset, split, *folds)
+            events = fold_events(dataset, split, *folds)
             columns = {
                 "user_id": dataset.users["user_id"].take(pa.array(events.user)),
                 "item_id": dataset.items["item_id"].take(pa.array(events.item)),
@@ -217,34 +225,13 @@ def dump(evaluation: Evaluation, directory: Path) -> None:
         pq.write_table(pa.concat_tables(tables), staging / _DUMP_MARKER)
 
 
-def _measure(
-    lists: np.ndarray,
-    relevant: np.ndarray,
-    offsets: np.ndarray,
-    catalogue: np.ndarray,
-    ks: Sequence[int],
-    seed: int,
-) -> dict[str, Interval]:
-    """Every metric at every k; see training/metrics.py.
-
-    Coverage belongs to all lists together, not to a user, so drawing users again says nothing
-    about it: its interval is the value.
-    """
-    hit = hits(lists, relevant, offsets)
-    columns = {
-        f"{name}@{k}": values
-        for k in ks
-        for name, values in user_metrics(hit, np.diff(offsets), k).items()
-    }
-    values = np.stack(list(columns.values()), axis=1)
-    bounds = zip(values.mean(axis=0), *bootstrap(values, seed=seed), strict=True)
-    measured = {
-        name: Interval(*map(float, bound)) for name, bound in zip(columns, bounds, strict=True)
-    }
-    for k in ks:
-        share = coverage(lists, k, int(catalogue.sum()))
-        measured[f"coverage@{k}"] = Interval(share, share, share)
-    return measured
+def _ragged(events: Events, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The items of some users on end, in the order of the events, and offsets int64 [b + 1]."""
+    starts = np.searchsorted(events.user, users)
+    lengths = np.searchsorted(events.user, users, side="right") - starts
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return events.item[rows], offsets
 
 
 def _top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
