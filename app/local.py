@@ -20,7 +20,6 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from app.adapters.store import bundle_store
-from app.errors import DependencyUnavailable
 from app.settings import Settings
 from training.model.bundle import Bundle, BundleError
 
@@ -98,7 +97,7 @@ class LocalService:
                     "run `marquee publish RUN --store` first"
                 )
             Bundle.open(store.locate(version))
-        except (BundleError, OSError, DependencyUnavailable) as error:
+        except (BundleError, OSError, ValueError) as error:
             raise StartError(str(error)) from None
 
     def _start_stores(self) -> Settings:

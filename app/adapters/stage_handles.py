@@ -16,13 +16,16 @@ Handle = DeploymentHandle[Any]
 _UNREACHABLE = (RayError, RayServeException)
 
 
+def _plain_pickle(handle: Handle) -> Handle:
+    # Arrays and our own classes need nothing that only cloudpickle can do.
+    return handle.options(request_serialization="pickle", response_serialization="pickle")
+
+
 class StageHandles:
     """Embedder, Retriever and Ranker on three deployments."""
 
     def __init__(self, embed: Handle, retrieve: Handle, rank: Handle) -> None:
-        self._embed = embed
-        self._retrieve = retrieve
-        self._rank = rank
+        self._embed, self._retrieve, self._rank = map(_plain_pickle, (embed, retrieve, rank))
 
     async def prepare(self, version: str) -> None:
         """Have every replica load the version; DependencyUnavailable when one cannot."""
