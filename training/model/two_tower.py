@@ -157,7 +157,8 @@ class ItemTower(nn.Module):
         if self.training:
             kept = torch.rand(len(ids), 1, device=ids.device) >= self.id_dropout
             ids = ids * kept
-        return ids + self.project(self.features)
+        vectors: Tensor = ids + self.project(self.features)
+        return vectors
 
 
 def _recent(

@@ -1,0 +1,75 @@
+"""Training losses over scores = user vector · item vector.
+
+Shape legend: T predicted positions, I items, P targets of a position, M sampled items, D = 128.
+Every loss is a sum over positions; the caller divides by the number of positions of the global
+batch, so that the gradient does not depend on how a batch is dealt out to workers.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_CHUNK = 512  # positions scored at once: 512 x a few thousand items stay in the cache
+
+
+def full_softmax(users: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of each position's targets against the whole catalogue, summed.
+
+    users: float [T, D]. items: float [I, D]. targets: int64 [T, P] rows of `items`.
+    weights: float [T, P], the share of each target; 0 makes a target not count.
+
+    Loss and gradients are worked out together chunk by chunk, because writing the [T, I] scores
+    to memory and reading them back costs more than computing them.
+    """
+    loss: Tensor = _FullSoftmax.apply(users, items, targets, weights)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _FullSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, targets: Tensor, weights: Tensor
+    ) -> Tensor:
+        user_grad, item_grad = torch.empty_like(users), torch.zeros_like(items)
+        loss = users.new_zeros(())
+        for start in range(0, len(users), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            target, weight = targets[part], weights[part]
+            scores = users[part] @ items.T
+            highest = scores.amax(1, keepdim=True)
+            at_target = scores.gather(1, target) - highest
+            softmax = scores.sub_(highest).exp_()
+            total = softmax.sum(1, keepdim=True)
+            loss += (weight * (total.log() - at_target)).sum()
+            # d loss / d scores = total weight * softmax - weight at the targets
+            gradient = softmax.mul_(weight.sum(1, keepdim=True) / total)
+            gradient.scatter_add_(1, target, -weight)
+            torch.mm(gradient, items, out=user_grad[part])
+            item_grad.addmm_(gradient.T, users[part])
+        ctx.save_for_backward(user_grad, item_grad)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        user_grad, item_grad = ctx.saved_tensors
+        return outer * user_grad, outer * item_grad, None, None
+
+
+def sampled_softmax(
+    users: Tensor, items: Tensor, targets: Tensor, weights: Tensor, sampled: Tensor
+) -> Tensor:
+    """Cross-entropy of each target against itself and the sampled items, summed.
+
+    Arguments as in `full_softmax`, and sampled: int64 [M], items drawn uniformly and shared by
+    all positions. A sampled item that is one of the position's targets is left out of its
+    denominator. Uniform samples need no logQ correction: it would be the same for every item.
+    """
+    negative = users @ items[sampled].T
+    is_target = (targets[:, :, None] == sampled) & (weights[:, :, None] > 0)
+    negative = negative.masked_fill(is_target.any(1), -torch.inf)
+    positive = (users[:, None, :] * items[targets]).sum(2)
+    log_total = torch.logaddexp(positive, negative.logsumexp(1, keepdim=True))
+    return (weights * (log_total - positive)).sum()
