@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from training.errors import UserError
+
+if TYPE_CHECKING:
+    from training.data.sources import Source
 
 console = Console(stderr=True)
 
@@ -116,34 +119,10 @@ def prepare(
 ) -> None:
     """Prepare a data set."""
     from training.data.prepare import prepare as run
-    from training.data.sources import detect, generic
 
-    source_path, out = _input_and_output(paths, events)
-    if not source_path.exists():
-        raise UserError(f"{source_path} does not exist: name a data set's directory or a file")
+    path, out = _input_and_output(paths, events)
     columns = {"--user": user, "--item": item, "--rating": rating, "--time": time}
-    if source_path.is_dir():
-        given = [name for name, value in columns.items() if value]
-        given += ["--items"] * (items is not None) + ["--rating-range"] * (rating_range is not None)
-        if given:
-            raise UserError(
-                f"{given[0]} is for a single file: name it with --events FILE, "
-                f"or leave {given[0]} out for a MovieLens directory"
-            )
-        source = detect(source_path)
-    else:
-        if user is None or item is None:
-            missing = "--item" if user else "--user"
-            raise UserError(f"{missing} COL is missing: name the column in {source_path}")
-        source = generic(
-            source_path,
-            user=user,
-            item=item,
-            rating=rating,
-            time=time,
-            items=items,
-            rating_range=_range(rating_range),
-        )
+    source = _source(path, {**columns, "--items": items, "--rating-range": rating_range})
     with _steps() as report:
         statistics = run(source, out, max_rejects=max_rejects, report=report)
     if as_json:
@@ -154,14 +133,40 @@ def prepare(
 
 def _input_and_output(paths: list[Path], events: Path | None) -> tuple[Path, Path]:
     """What to read and where to write; --events may stand for INPUT, or lie inside it."""
-    if events is not None and len(paths) == 1:
-        return events, paths[0]
-    if len(paths) != 2:
+    if len(paths) > 2 or (len(paths) == 1 and events is None):
         raise UserError("name INPUT and OUT, such as `marquee prepare ml-latest-small data/`")
-    directory, out = paths
-    if events is None:
-        return directory, out
-    return (events if events.exists() else directory / events), out
+    path, out = paths[0], paths[-1]
+    if events is not None:
+        path = events if len(paths) == 1 or events.exists() else path / events
+    if not path.exists():
+        raise UserError(f"{path} does not exist: name a data set's directory or a file")
+    return path, out
+
+
+def _source(path: Path, options: dict[str, Any]) -> "Source":
+    """A MovieLens directory, or a single file with the options that describe it."""
+    from training.data.sources import detect, generic
+
+    if path.is_dir():
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise UserError(
+                f"{given[0]} is for a single file: name it with --events FILE, "
+                f"or leave {given[0]} out for a MovieLens directory"
+            )
+        return detect(path)
+    for name in ("--user", "--item"):
+        if options[name] is None:
+            raise UserError(f"{name} COL is missing: name the column in {path}")
+    return generic(
+        path,
+        user=options["--user"],
+        item=options["--item"],
+        rating=options["--rating"],
+        time=options["--time"],
+        items=options["--items"],
+        rating_range=_range(options["--rating-range"]),
+    )
 
 
 def _range(text: str | None) -> tuple[float, float] | None:

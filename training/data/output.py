@@ -19,10 +19,12 @@ def staged_directory(out: Path, *, marker: str) -> Iterator[Path]:
     """
     out = out.resolve()
     check_replaceable(out, marker)
-    out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f".{out.name}.{os.getpid()}.new")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    try:
+        staging.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write in {out.parent}: {error.strerror}") from error
     try:
         yield staging
         _swap(staging, out)

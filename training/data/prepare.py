@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.data.assembly import (
+    Summary,
     check_rejects,
     collect_rejects,
     describe_items,
@@ -85,35 +86,46 @@ def prepare(
             summary = summarise(staging)
             check_rejects(collect_rejects(staging), summary.n_events, max_rejects)
             report("Grouping events by user")
-            users, item_numbering = number_ids(summary, source.events, catalogue)
-            items = item_catalogue(catalogue, item_numbering.ids)
-            names, genres = genre_matrix(items["genres"].to_pylist())
-            plan = BucketPlan(
-                users=users,
-                items=item_numbering,
-                n_buckets=min(-(-summary.n_events // events_per_bucket), len(users.ids)),
-                genre_names=names,
-                genres=genres,
-                now=summary.last_time,
-                halved_at=halving_moment(summary.days, summary.day_counts),
-                staging=staging,
-            )
+            plan, items = _plan(source, summary, catalogue, events_per_bucket, staging)
             _write_events(checked, plan, n_cpus)
-        report("Writing users, items and statistics")
         rejects = collect_rejects(staging)
         check_rejects(rejects, summary.n_events, max_rejects)
-        user_table = describe_users(staging, plan)
+        report("Writing users, items and statistics")
+        users = describe_users(staging, plan)
         sums = total_item_sums(staging, items.num_rows)
-        item_table = describe_items(items, sums)
-        statistics = statistics_of(source, summary, user_table, sums, rejects)
+        statistics = statistics_of(source, summary, users, sums, rejects)
         statistics["fingerprint"] = _fingerprint(source, scanned)
-        pq.write_table(user_table, staging / "users.parquet")
-        pq.write_table(item_table, staging / "items.parquet")
+        pq.write_table(users, staging / "users.parquet")
+        pq.write_table(describe_items(items, sums), staging / "items.parquet")
         pq.write_table(rejects, staging / "rejects.parquet")
         for folder in STAGED:
             shutil.rmtree(staging / folder)
         (staging / MARKER).write_text(json.dumps(statistics, indent=2) + "\n", "utf-8")
     return statistics
+
+
+def _plan(
+    source: Source,
+    summary: Summary,
+    catalogue: pa.Table | None,
+    events_per_bucket: int,
+    staging: Path,
+) -> tuple[BucketPlan, pa.Table]:
+    """What the second pass must know, and the catalogue with a row for each item_idx."""
+    users, item_numbering = number_ids(summary, source.events, catalogue)
+    items = item_catalogue(catalogue, item_numbering.ids)
+    names, genres = genre_matrix(items["genres"].to_pylist())
+    plan = BucketPlan(
+        users=users,
+        items=item_numbering,
+        n_buckets=min(-(-summary.n_events // events_per_bucket), len(users.ids)),
+        genre_names=names,
+        genres=genres,
+        now=summary.last_time,
+        halved_at=halving_moment(summary.days, summary.day_counts),
+        staging=staging,
+    )
+    return plan, items
 
 
 def _check_events(source: Source, scanned: Scan, staging: Path) -> "ray.data.Dataset":

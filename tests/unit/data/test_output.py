@@ -58,3 +58,9 @@ def test_a_link_to_a_directory_stays_a_link(tmp_path):
     _write(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "mark").read_text() == "new"
+
+
+def test_a_parent_that_is_a_file_is_one_clear_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write in .*file"):
+        _write(tmp_path / "file" / "out")
