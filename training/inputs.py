@@ -1,9 +1,16 @@
-"""What the models read about items and users, as arrays, computed from the events passed in."""
+"""What the models read about items and users, as arrays.
+
+Whatever depends on events is computed from the chosen ones only, so it knows nothing that came
+after them. U users, I items, E events, G genres; unknown values are NaN.
+"""
 
 import numpy as np
 import pyarrow as pa
 
-from training.data.features import genre_matrix
+from training.baselines import recency_weights
+from training.data.dataset import Dataset
+from training.data.features import DAY_S, genre_matrix, item_features, user_features
+from training.model.ranking import ITEM_INPUTS, USER_INPUTS
 
 _YEAR_KNOT_SPACING = 10
 
@@ -20,9 +27,70 @@ def item_tower_features(items: pa.Table) -> np.ndarray:
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
+def genre_shares(items: pa.Table) -> tuple[list[str], np.ndarray]:
+    """Genre names [G] and each item's shares float32 [I, G]; a row sums to 1, or 0 without any."""
+    names, hot = genre_matrix(items["genres"].to_pylist())
+    shares = hot / np.maximum(hot.sum(axis=1, keepdims=True), 1)
+    return names, shares.astype(np.float32)
+
+
+def ranker_item_inputs(dataset: Dataset, chosen: np.ndarray) -> np.ndarray:
+    """ITEM_INPUTS of every item, float32 [I, len(ITEM_INPUTS)], from the chosen events.
+
+    chosen: bool [E]. The present is the time of the last chosen event.
+    """
+    item, rating = dataset.item[chosen], dataset.rating[chosen]
+    timestamp = dataset.timestamp[chosen] if dataset.has_time else None
+    table = item_features(item, rating, timestamp, n_items=dataset.n_items)
+    columns = {name: _floats(table[name]) for name in table.column_names}
+    columns["year"] = years(dataset.items)
+    columns["recent_log_popularity"] = columns["age_days"] = np.full(dataset.n_items, np.nan)
+    if timestamp is not None:
+        recent = np.bincount(item, recency_weights(timestamp), minlength=dataset.n_items)
+        columns["recent_log_popularity"] = np.log1p(recent)
+        columns["age_days"] = _age_days(item, timestamp, dataset.n_items)
+    columns["popularity_trend"] = columns["recent_log_popularity"] - columns["log_popularity"]
+    return np.stack([columns[name] for name in ITEM_INPUTS], axis=1).astype(np.float32)
+
+
+def ranker_user_inputs(dataset: Dataset, chosen: np.ndarray) -> np.ndarray:
+    """USER_INPUTS of every user, float32 [U, len(USER_INPUTS)], from the chosen events.
+
+    chosen: bool [E]. A user without chosen events is a row of NaN.
+    """
+    names, hot = genre_matrix(dataset.items["genres"].to_pylist())
+    timestamp = dataset.timestamp[chosen] if dataset.has_time else None
+    table = user_features(
+        dataset.user[chosen],
+        dataset.item[chosen],
+        dataset.rating[chosen],
+        timestamp,
+        n_users=dataset.n_users,
+        genre_names=names,
+        genres=hot,
+        now=None if timestamp is None else int(timestamp.max()),
+    )
+    inputs = np.stack([_floats(table[name]) for name in USER_INPUTS], axis=1).astype(np.float32)
+    inputs[_floats(table["n_events"]) == 0] = np.nan
+    return inputs
+
+
 def years(items: pa.Table) -> np.ndarray:
     """Release years float64 [I], NaN where unknown."""
-    return items["year"].to_numpy(zero_copy_only=False).astype(np.float64)
+    return _floats(items["year"])
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    """A numeric column as float64, null as NaN."""
+    return column.cast(pa.float64()).to_numpy()
+
+
+def _age_days(item: np.ndarray, timestamp: np.ndarray, n_items: int) -> np.ndarray:
+    """Days from each item's first event to the last event of all, NaN without events."""
+    first = np.full(n_items, np.inf)
+    np.minimum.at(first, item, timestamp)
+    age = (timestamp.max() - first) / DAY_S
+    return np.where(np.isinf(first), np.nan, age)
 
 
 def _year_knots(year: np.ndarray) -> np.ndarray:
