@@ -40,6 +40,17 @@ class Events:
         met.data[:] = 1  # repeats were summed
         return met
 
+    def histories(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """item_idx int32 of `users` (user_idx int [b]) on end, in order, and offsets int64 [b + 1].
+
+        The items of users[i] are those from offsets[i] to offsets[i + 1].
+        """
+        starts = np.searchsorted(self.user, users)
+        lengths = np.searchsorted(self.user, users, side="right") - starts
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return self.item[rows], offsets
+
 
 def popularity(events: Events, seed: int) -> Scorer:
     """The number of events of an item, the same for every user."""

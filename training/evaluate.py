@@ -45,7 +45,7 @@ class Known:
 
     def histories(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """item_idx int32 of `users` on end, oldest first, and their offsets int64 [b + 1]."""
-        return _ragged(self.events, users)
+        return self.events.histories(users)
 
     def mask(self, scores: np.ndarray, users: np.ndarray) -> None:
         """Set to -inf, in place, what the users met and what is outside the catalogue."""
@@ -172,7 +172,7 @@ def evaluate(
     known = Known.of(dataset, split)
     held_out = fold_events(dataset, split, TEST)
     users = np.unique(held_out.user)
-    relevant, offsets = _ragged(held_out, users)
+    relevant, offsets = held_out.histories(users)
     ks = tuple(sorted(set(ks)))
     lists, metrics = {}, {}
     for name, model in models.items():
@@ -223,15 +223,6 @@ def dump(evaluation: Evaluation, directory: Path) -> None:
             pq.write_table(pa.table(columns), staging / f"{name}.parquet")
         tables = [_recommendations(evaluation, name) for name in evaluation.lists]
         pq.write_table(pa.concat_tables(tables), staging / _DUMP_MARKER)
-
-
-def _ragged(events: Events, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The items of some users on end, in the order of the events, and offsets int64 [b + 1]."""
-    starts = np.searchsorted(events.user, users)
-    lengths = np.searchsorted(events.user, users, side="right") - starts
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-    return events.item[rows], offsets
 
 
 def _top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
