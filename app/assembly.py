@@ -75,7 +75,7 @@ def _user_state(settings: Settings) -> UserState:
     return RedisUserState(
         settings.redis_url,
         timeout_s=settings.redis_timeout_ms / 1000,
-        kept_events=settings.kept_events,
+        max_user_bytes=settings.max_user_bytes,
     )
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -197,14 +198,14 @@ class LocalService:
 
 
 def wait_for_interrupt() -> None:
-    """Return when the process is asked to end (Ctrl-C or SIGTERM)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        # A second Ctrl-C must not cut the cleaning-up short.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Return when the process is asked to end (Ctrl-C or SIGTERM).
+
+    From then on it is deaf to both: a second Ctrl-C must not cut the cleaning-up short.
+    """
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.set())
+    asked.wait()
 
 
 def _check_port(host: str, port: int) -> None:

@@ -164,7 +164,8 @@ class Recommender:
         """The result of `work`, or None with `name` noted when its dependency fails or is late."""
         try:
             with self._metrics.stage(name):
-                return await asyncio.wait_for(work, self._limits.stage_timeout_s)
+                async with asyncio.timeout(self._limits.stage_timeout_s):
+                    return await work
         except (DependencyUnavailable, TimeoutError) as error:
             self._metrics.degraded(name, error)
             degraded.append(name)

@@ -30,7 +30,11 @@ class Settings(BaseSettings):
     )
     redis_timeout_ms: int = Field(250, gt=0, description="Longest wait for Redis, milliseconds.")
     cache_ttl_s: int = Field(600, gt=0, description="Life of a cached slate, seconds.")
-    kept_events: int = Field(2000, gt=0, description="Feedback remembered per user, events.")
+    max_user_bytes: int = Field(
+        65_536,
+        ge=1024,
+        description="Feedback remembered per user, bytes; an event takes about 30.",
+    )
     qdrant_url: str = Field(
         "",
         validation_alias=AliasChoices("qdrant_url", "QDRANT_URL"),

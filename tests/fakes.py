@@ -24,10 +24,9 @@ from training.model.bundle import Bundle
 class FakeUserState:
     """The UserState port in a dictionary; `away = True` makes it fail."""
 
-    def __init__(self, kept_events: int = 2000) -> None:
+    def __init__(self) -> None:
         self.stream: list[Event] = []
         self.away = False
-        self._kept_events = kept_events
         self._events: dict[str, list[tuple[ItemId, EventType]]] = {}
         self._revisions: dict[str, str] = {}
 
@@ -43,7 +42,6 @@ class FakeUserState:
         self.stream.append(event)
         events = self._events.setdefault(str(event.user_id), [])
         events.append((str(event.item_id), event.event_type))
-        del events[: -self._kept_events]
         revision = f"{len(self.stream)}-0"
         self._revisions[str(event.user_id)] = revision
         return revision

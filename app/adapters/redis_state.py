@@ -1,17 +1,18 @@
-"""Online user state in Redis: one list of feedback per user, one stream of all events.
+"""Online user state in Redis: one text of feedback per user, one stream of all events.
 
     marquee:events        stream, one entry per event, for the next training
-    marquee:user:<id>     list, newest first, "<stream id>|<event type>|<item id>"
+    marquee:user:<id>     text, one line per event, oldest first:
+                          "<stream id>|<event type>|<item id>\\n"
 
-A Lua script writes both, so an event is in both or in neither; the newest entry's stream id is
-the user's revision. The server should run with `appendfsync always`: then an acknowledged event
-also survives the server's death.
+A Lua script writes both, so an event is in both or in neither; the newest line's stream id is the
+user's revision. A text rather than a list, because a batch of users is then one MGET. The server
+should run with `appendfsync always`: then an acknowledged event also survives the server's death.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -21,11 +22,16 @@ from app.errors import DependencyUnavailable
 
 _EVENTS = "marquee:events"
 
+# Every so often a user's text is cut back to the newest lines; in between it only grows.
 _APPEND = """
 local id = redis.call('XADD', KEYS[1], '*', 'user_id', ARGV[1], 'item_id', ARGV[2],
                       'event_type', ARGV[3], 'timestamp_ms', ARGV[4])
-redis.call('LPUSH', KEYS[2], id .. '|' .. ARGV[3] .. '|' .. ARGV[2])
-redis.call('LTRIM', KEYS[2], 0, ARGV[5] - 1)
+local length = redis.call('APPEND', KEYS[2], id .. '|' .. ARGV[3] .. '|' .. ARGV[2] .. '\\n')
+if length > tonumber(ARGV[5]) then
+    local text = redis.call('GET', KEYS[2])
+    local cut = string.find(text, '\\n', math.floor(length / 2), true)
+    redis.call('SET', KEYS[2], string.sub(text, cut + 1))
+end
 return id
 """
 
@@ -33,34 +39,31 @@ return id
 class RedisUserState:
     """The UserState port on a Redis or Valkey server."""
 
-    def __init__(self, url: str, *, timeout_s: float, kept_events: int) -> None:
-        """kept_events: feedback remembered per user; older entries leave the user's list (not
-        the stream)."""
+    def __init__(self, url: str, *, timeout_s: float, max_user_bytes: int) -> None:
+        """max_user_bytes: when a user's text is longer, its older half goes (from the text, not
+        from the stream); an event takes about 30 bytes."""
         self._redis: Redis = Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
         )
         self._append = self._redis.register_script(_APPEND)
-        self._kept_events = kept_events
+        self._max_user_bytes = max_user_bytes
 
     async def read(self, user_ids: Sequence[UserId]) -> list[UserEvents]:
         """See the port."""
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for user_id in user_ids:
-                    pipe.lrange(_key(user_id), 0, -1)
-                rows: list[list[bytes]] = await pipe.execute()
+            texts = await self._redis.mget([_key(user_id) for user_id in user_ids])
         except (RedisError, OSError) as error:
             raise DependencyUnavailable(f"user state: {error}") from error
-        return [_parse(entries) for entries in rows]
+        return [_parse(text) for text in cast(list[bytes | None], texts)]
 
     async def append(self, event: Event) -> str:
         """See the port."""
-        arguments: list[Any] = [
+        arguments: list[str | int] = [
             str(event.user_id),
             str(event.item_id),
             event.event_type.value,
             event.timestamp_ms,
-            self._kept_events,
+            self._max_user_bytes,
         ]
         try:
             revision = await self._append(keys=[_EVENTS, _key(event.user_id)], args=arguments)
@@ -80,9 +83,10 @@ def _key(user_id: UserId) -> str:
     return f"marquee:user:{user_id}"
 
 
-def _parse(entries: list[bytes]) -> UserEvents:
-    if not entries:
+def _parse(text: bytes | None) -> UserEvents:
+    if not text:
         return UserEvents()
-    fields = [entry.decode().split("|", 2) for entry in entries]
-    events = tuple((item_id, EventType(kind)) for _, kind, item_id in reversed(fields))
-    return UserEvents(revision=fields[0][0], events=events)
+    # Ids are printable, so a line break can only be ours.
+    fields = [line.split("|", 2) for line in text.decode().split("\n")[:-1]]
+    events = tuple((item_id, EventType(kind)) for _, kind, item_id in fields)
+    return UserEvents(revision=fields[-1][0], events=events)

@@ -12,11 +12,11 @@ from tests.fakes import FakeUserState
 
 @pytest.fixture(params=["fake", "valkey"])
 def state(request):
-    """A state that keeps three events per user."""
+    """An empty state."""
     if request.param == "fake":
-        return FakeUserState(kept_events=3)
+        return FakeUserState()
     url = request.getfixturevalue("valkey_url")
-    return RedisUserState(url, timeout_s=2, kept_events=3)
+    return RedisUserState(url, timeout_s=2, max_user_bytes=4096)
 
 
 def event(user, item, kind=EventType.WATCH):
@@ -55,11 +55,15 @@ async def test_a_number_and_its_text_are_one_user(state):
     assert len(known.events) == 1
 
 
-async def test_only_the_newest_events_are_kept(state):
-    for item in range(5):
-        await state.append(event(3, item))
+async def test_a_long_text_loses_its_older_half_and_keeps_whole_events(valkey_url):
+    state = RedisUserState(valkey_url, timeout_s=2, max_user_bytes=1024)
+    for item in range(100):
+        revision = await state.append(event(3, item))
     (known,) = await state.read([3])
-    assert [item for item, _ in known.events] == ["2", "3", "4"]
+    items = [int(item) for item, _ in known.events]
+    assert known.revision == revision
+    assert items == list(range(items[0], 100))
+    assert 10 < len(items) < 40
 
 
 async def test_ids_with_separators_survive(state):
@@ -75,7 +79,7 @@ async def test_concurrent_events_of_one_user_are_all_kept(state):
 
 
 async def test_a_server_that_is_away_is_a_dependency_unavailable(free_port):
-    state = RedisUserState(f"redis://127.0.0.1:{free_port}", timeout_s=0.2, kept_events=3)
+    state = RedisUserState(f"redis://127.0.0.1:{free_port}", timeout_s=0.2, max_user_bytes=4096)
     for call in (state.read([1]), state.append(event(1, 1)), state.ping()):
         with pytest.raises(DependencyUnavailable):
             await call
