@@ -27,7 +27,7 @@ console = Console(stderr=True)
 
 _MARKER = ".marquee-demo"
 _MODELS = "two-tower,ranked,popularity"
-_SHOWN_METRICS = ("hit@10", "recall@10", "mrr@10", "coverage@10")
+_SHOWN_METRICS = ("hit@10", "recall@10", "coverage@10")
 _SMALL_DATA = ("--users", "300", "--items", "300", "--events", "15000")
 _SMALL_TRAINING = ("--epochs", "2")
 
@@ -64,10 +64,10 @@ def demo(
     """
     if data is not None and not data.exists():
         raise UserError(f"{data} does not exist; leave --data out for a synthetic data set")
-    _check_port(port)
-    with _own_directory(workdir), processes.ending_with_this_process():
+    check_port(port)
+    with own_directory(workdir), processes.ending_with_this_process():
         try:
-            _Demo(workdir, port, stages(workdir, data, small)).run(once=once, as_json=as_json)
+            Demo(workdir, port, stages(workdir, data, small)).run(once=once, as_json=as_json)
         except KeyboardInterrupt:
             console.print("interrupted; ending what was started")
             raise typer.Exit(130) from None
@@ -96,12 +96,13 @@ def stages(workdir: Path, data: Path | None, small: bool) -> list[Stage]:
 
 
 @dataclass
-class _Demo:
+class Demo:
     """One run of the demo."""
 
     workdir: Path
     port: int
     stages: list[Stage]
+    marquee: tuple[str, ...] = (sys.executable, "-m", "training.cli")
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -119,8 +120,8 @@ class _Demo:
                 _print(report)
             if once:
                 return
-            console.print("serving until Ctrl-C", style="bold")
             try:
+                console.print("serving until Ctrl-C", style="bold")
                 _exit_unless_zero(service.wait())
             except KeyboardInterrupt:
                 console.print("ending the service")
@@ -164,9 +165,10 @@ class _Demo:
         _exit_unless_zero(process.returncode or 1)
 
     def _start(self, arguments: tuple[str, ...], stdout: int) -> Popen[str]:
-        command = [sys.executable, "-m", "training.cli", *arguments]
         tracking = f"sqlite:///{(self.workdir / 'mlflow.db').resolve()}"
-        return processes.start(command, {"MLFLOW_TRACKING_URI": tracking}, stdout=stdout)
+        return processes.start(
+            [*self.marquee, *arguments], {"MLFLOW_TRACKING_URI": tracking}, stdout=stdout
+        )
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -206,12 +208,13 @@ def _print(report: dict[str, Any]) -> None:
     out = Console()
     metrics = Table(title=f"Quality ({report['protocol']})", title_justify="left")
     metrics.add_column("model")
-    metrics.add_column("ndcg@10 (95% interval)", justify="right")
-    for name in _SHOWN_METRICS:
-        metrics.add_column(name, justify="right")
+    for name in ("ndcg@10", "95% interval", *_SHOWN_METRICS):
+        metrics.add_column(name, justify="right", no_wrap=True)
     for model, measured in report["models"].items():
+        ndcg = measured["ndcg@10"]
+        interval = f"{ndcg['low']:.3f}-{ndcg['high']:.3f}"
         others = (f"{measured[name]['value']:.3f}" for name in _SHOWN_METRICS)
-        metrics.add_row(model, _interval(measured["ndcg@10"]), *others)
+        metrics.add_row(model, f"{ndcg['value']:.3f}", interval, *others)
     out.print(metrics)
     took = ", ".join(f"{name} {seconds} s" for name, seconds in report["stages_s"].items())
     out.print(f"{took}; {report['total_s']} s in all", highlight=False)
@@ -223,11 +226,7 @@ def _print(report: dict[str, Any]) -> None:
     out.print(f"try   {report['curl']}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _interval(metric: dict[str, float]) -> str:
-    return f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
-
-
-def _check_port(port: int) -> None:
+def check_port(port: int) -> None:
     """Raises UserError when nothing can listen there: better now than after the training."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -240,7 +239,7 @@ def _check_port(port: int) -> None:
 
 
 @contextmanager
-def _own_directory(workdir: Path) -> Iterator[None]:
+def own_directory(workdir: Path) -> Iterator[None]:
     """An empty directory that only this demo uses. Empties it only when a demo made it."""
     marker = workdir / _MARKER
     if workdir.exists() and not workdir.is_dir():

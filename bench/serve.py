@@ -121,11 +121,10 @@ def http_request(path: str, user_id: int | str, *, cached: bool) -> str:
 
 def median_figures(samples: Sequence[Sample]) -> Figures:
     """Rounds of the same measurement as one: medians, and the sum of the errors."""
-    figures: Figures = {
-        name: round(median(values), 3) if values else None
-        for name in _MEASURED
-        for values in [[v for s in samples if (v := getattr(s, name)) is not None]]
-    }
+    figures: Figures = {}
+    for name in _MEASURED:
+        values = [value for sample in samples if (value := getattr(sample, name)) is not None]
+        figures[name] = round(median(values), 3) if values else None
     figures["errors"] = sum(sample.errors for sample in samples)
     problems = [sample.first_error for sample in samples if sample.first_error]
     return figures | ({"first_error": problems[0]} if problems else {})
