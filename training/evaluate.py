@@ -24,7 +24,7 @@ from training.model.ranking import CatalogueInputs, ranker_features
 from training.model.two_tower import UserTower
 
 _SCORES_AT_ONCE = 8_000_000  # elements of the score matrix held in memory
-_DUMP_MARKER = "recommendations.parquet"
+DUMP_MARKER = "recommendations.parquet"
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def dump(evaluation: Evaluation, directory: Path) -> None:
     The directory is replaced as a whole; UserError when it holds something else.
     """
     dataset, split = evaluation.dataset, evaluation.split
-    with staged_directory(directory, marker=_DUMP_MARKER) as staging:
+    with staged_directory(directory, marker=DUMP_MARKER) as staging:
         for name, folds in (("train", (TRAIN, VALIDATION)), ("holdout", (TEST,))):
             events = fold_events(dataset, split, *folds)
             columns = {
@@ -222,7 +222,7 @@ def dump(evaluation: Evaluation, directory: Path) -> None:
             }
             pq.write_table(pa.table(columns), staging / f"{name}.parquet")
         tables = [_recommendations(evaluation, name) for name in evaluation.lists]
-        pq.write_table(pa.concat_tables(tables), staging / _DUMP_MARKER)
+        pq.write_table(pa.concat_tables(tables), staging / DUMP_MARKER)
 
 
 def _top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,224 @@
+"""`marquee evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from training.errors import UserError
+
+if TYPE_CHECKING:
+    from training.baselines import Scorer
+    from training.data.dataset import Dataset
+    from training.data.splits import Split
+    from training.evaluate import Evaluation, Known
+
+console = Console(stderr=True)
+
+EVALUATE_HELP = """Rank the whole catalogue for every test user and measure the lists.
+
+TARGET is a training run, whose models are judged on the test events that its split set aside, or
+prepared data, on which only baselines can be judged. A run keeps the result in evaluation.json.
+
+Examples:
+
+- `marquee evaluate run/ --models two-tower,ranked,popularity,ease`
+- `marquee evaluate data/ --protocol user-temporal --k 10,50 --dump lists/ --json`
+"""
+LEARNED = ("two-tower", "ranked")
+METRICS = ("recall", "recall_min", "hit", "precision", "map", "mrr", "coverage")
+_PIPE_WIDTH = 110  # columns of the table where there is no terminal to ask
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: a split of a data set, and the run that was trained on it, if any."""
+
+    dataset: Dataset
+    split: Split
+    run: Path | None
+    n_candidates: int  # what the run's ranker puts in order; 0 without a run
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("evaluate", help=EVALUATE_HELP)(evaluate_command)
+
+
+def evaluate_command(
+    target: Annotated[Path, typer.Argument(metavar="RUN|DATA", help="A run or prepared data.")],
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="leave-one-out, user-temporal, user-random or global-temporal; "
+            "a run's own, or leave-one-out for data."
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Of two-tower, ranked (by the second stage), popularity, recent-popularity, "
+            "ease, ials; by default all that apply.",
+        ),
+    ] = None,
+    k: Annotated[str, typer.Option(metavar="K,...", help="Lengths of list.")] = "5,10,20",
+    dump_to: Annotated[
+        Path | None,
+        typer.Option("--dump", metavar="DIR", help="Write the events and the lists as Parquet."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Draws iALS's start, the intervals and, for data, the split.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Evaluate a run or the baselines."""
+    from training.data.output import check_replaceable
+    from training.evaluate import DUMP_MARKER, Known, dump, evaluate
+
+    ks = cutoffs(k)
+    if dump_to is not None:
+        check_replaceable(dump_to, DUMP_MARKER)
+    with console.status("Reading and splitting the data") as status:
+        subject = read_subject(target, protocol, seed)
+        names = model_names(subject, models)
+        known = Known.of(subject.dataset, subject.split)
+        scorers = {}
+        for name in names:
+            status.update(f"Fitting {name}" if name not in LEARNED else f"Loading {name}")
+            scorers[name] = scorer(name, subject, known, seed)
+        status.update("Ranking the catalogue for every test user")
+        result = evaluate(subject.dataset, subject.split, scorers, ks=ks, seed=seed)
+        if subject.run is not None:
+            _write(subject.run / "evaluation.json", result.to_json())
+        if dump_to is not None:
+            status.update(f"Writing {dump_to}")
+            dump(result, dump_to)
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+    else:
+        _print(result)
+
+
+def cutoffs(text: str) -> list[int]:
+    """The numbers of "5,10,20"; UserError unless they are whole and at least 1."""
+    try:
+        ks = [int(part) for part in text.split(",")]
+    except ValueError:
+        ks = [0]
+    if min(ks) < 1:
+        raise UserError(f"--k {text!r} is not a list of lengths such as 5,10,20")
+    return ks
+
+
+def read_subject(target: Path, protocol: str | None, seed: int) -> Subject:
+    """The split that TARGET stands for.
+
+    UserError when TARGET is neither a run nor data, or when the run knows the test events: those
+    of another protocol than its own.
+    """
+    from training.data.dataset import load
+    from training.data.splits import split
+    from training.publish import read_run
+
+    if not (target / "run.json").is_file():
+        dataset = load(target)
+        cut = split(dataset, protocol or "leave-one-out", seed=seed)
+        return Subject(dataset, cut, run=None, n_candidates=0)
+    record = read_run(target)
+    if protocol not in (None, record["protocol"]):
+        raise UserError(
+            f"{target} was trained under {record['protocol']} and has seen test events of "
+            f"{protocol}: train another run with --protocol {protocol}"
+        )
+    dataset = load(record["data"])
+    cut = split(dataset, record["protocol"], k_core=record["k_core"], seed=record["seed"])
+    if cut.hash != record["split_hash"]:
+        raise UserError(
+            f"{record['data']} is not what {target} was trained on (the split differs): "
+            "train a new run on it"
+        )
+    return Subject(dataset, cut, run=target, n_candidates=record["recipe"]["candidates"])
+
+
+def model_names(subject: Subject, text: str | None) -> list[str]:
+    """The models asked for, each once; without `text` all that the subject allows."""
+    from training.baselines import BASELINES, EASE_MAX_ITEMS
+
+    learned = LEARNED if subject.run is not None else ()
+    if text is None:
+        left_out = set() if subject.dataset.has_time else {"recent-popularity"}
+        if subject.dataset.n_items > EASE_MAX_ITEMS:
+            left_out.add("ease")
+        return [name for name in (*learned, *BASELINES) if name not in left_out]
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in (*LEARNED, *BASELINES):
+            known = ", ".join((*LEARNED, *BASELINES))
+            raise UserError(f"unknown model {name!r} in --models: choose from {known}")
+        if name in LEARNED and not learned:
+            raise UserError(f"{name} is learned: name a training run instead of prepared data")
+    return names
+
+
+def scorer(name: str, subject: Subject, known: Known, seed: int) -> Scorer:
+    """The model called `name`: a baseline fitted on what is known, or one of the run's."""
+    import lightgbm
+    import numpy as np
+
+    from training.baselines import BASELINES
+    from training.data.splits import TRAIN, VALIDATION
+    from training.evaluate import RankedScorer, TowerScorer
+    from training.inputs import genre_shares, ranker_item_inputs, ranker_user_inputs
+    from training.model.ranking import CatalogueInputs
+
+    if subject.run is None or name in BASELINES:
+        return BASELINES[name](known.events, seed)
+    model_dir, dataset = subject.run / "model", subject.dataset
+    tower = TowerScorer(model_dir, known)
+    if name == "two-tower":
+        return tower
+    before_test = np.isin(subject.split.fold, (TRAIN, VALIDATION))
+    inputs = CatalogueInputs.build(
+        np.load(model_dir / "item_vectors.npy"),
+        ranker_item_inputs(dataset, before_test),
+        genre_shares(dataset.items)[1],
+    )
+    return RankedScorer(
+        tower,
+        known,
+        lightgbm.Booster(model_file=model_dir / "ranker.txt"),
+        inputs,
+        ranker_user_inputs(dataset, before_test),
+        subject.n_candidates,
+    )
+
+
+def _write(file: Path, document: dict[str, Any]) -> None:
+    staging = file.with_name(f".{file.name}.new")
+    staging.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    staging.replace(file)
+
+
+def _print(result: Evaluation) -> None:
+    """One table for each length of list, on stdout."""
+    out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    for k in result.ks:
+        title = f"{result.split.protocol}, {len(result.users):,} users, lists of {k}"
+        table = Table("model", title=title, title_justify="left", box=None, pad_edge=False)
+        for column in ("ndcg", "95% interval", *METRICS):
+            table.add_column(column, justify="right", no_wrap=True)
+        for name, metrics in result.metrics.items():
+            ndcg = metrics[f"ndcg@{k}"]
+            others = (f"{metrics[f'{metric}@{k}'].value:.4f}" for metric in METRICS)
+            interval = f"{ndcg.low:.4f}-{ndcg.high:.4f}"
+            table.add_row(name, f"{ndcg.value:.4f}", interval, *others)
+        out.print(table)
+    out.print(f"split {result.split.hash}", highlight=False)
