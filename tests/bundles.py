@@ -11,7 +11,7 @@ import torch
 
 from training.bundle_writer import Contents, popularity_order, write_files, write_manifest
 from training.drift import baseline
-from training.model.manifest import DataRecord, SplitRecord
+from training.model.manifest import DataRecord, SplitRecord, TrackingRecord
 from training.model.ranking import ITEM_INPUTS, RANKER_FEATURES, USER_INPUTS
 from training.model.two_tower import DIMENSION, TowerConfig, UserTower
 
@@ -73,6 +73,7 @@ def tiny_contents(
         split=SplitRecord(protocol="leave-one-out", k_core=0, seed=seed, hash="tiny"),
         metrics={},
         recipe={"epochs": 0},
+        tracking=TrackingRecord(uri="sqlite:///tiny.db", run_id=None),
     )
 
 

@@ -21,6 +21,7 @@ from training.model.manifest import (
     FileRecord,
     Manifest,
     SplitRecord,
+    TrackingRecord,
     sha256,
 )
 
@@ -51,6 +52,7 @@ class Contents:
     split: SplitRecord
     metrics: dict[str, Any]
     recipe: dict[str, Any]
+    tracking: TrackingRecord
 
 
 def popularity_order(score: np.ndarray) -> np.ndarray:
@@ -120,6 +122,7 @@ def _manifest(contents: Contents, dimension: int, files: dict[str, FileRecord]) 
         split=contents.split,
         metrics=contents.metrics,
         recipe=contents.recipe,
+        tracking=contents.tracking,
         files=files,
     )
 

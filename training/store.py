@@ -33,6 +33,11 @@ class Store(BundleStore):
         except ValueError as error:
             raise UserError(f"--store {error}") from None
 
+    @property
+    def address(self) -> str:
+        """The store's address wherever it is written: absolute, without a final slash."""
+        return self.root if self.is_local else f"s3://{self.root}"
+
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """An empty directory to write a bundle in: beside the versions, or local for S3."""

@@ -45,6 +45,13 @@ class SplitRecord(_Record):
     hash: str
 
 
+class TrackingRecord(_Record):
+    """Where MLflow recorded the training; `run_id` is None for a run that it did not record."""
+
+    uri: str
+    run_id: str | None
+
+
 class FileRecord(_Record):
     """Size and checksum of one file."""
 
@@ -67,6 +74,7 @@ class Manifest(_Record):
     split: SplitRecord
     metrics: dict[str, Any]
     recipe: dict[str, Any]
+    tracking: TrackingRecord
     files: dict[str, FileRecord]
 
     @field_validator("files")
