@@ -126,26 +126,25 @@ def read_subject(target: Path, protocol: str | None, seed: int) -> Subject:
     """
     from training.data.dataset import load
     from training.data.splits import split
-    from training.publish import read_run
+    from training.run import RECORD, Run
 
-    if not (target / "run.json").is_file():
+    if not (target / RECORD).is_file():
         dataset = load(target)
         cut = split(dataset, protocol or "leave-one-out", seed=seed)
         return Subject(dataset, cut, run=None, n_candidates=0)
-    record = read_run(target)
-    if protocol not in (None, record["protocol"]):
+    run = Run.read(target)
+    if run.status != "finished":
         raise UserError(
-            f"{target} was trained under {record['protocol']} and has seen test events of "
+            f"{target} is not finished (status {run.status!r}): go on with "
+            f"`marquee train {run.data} --out {target} --resume`"
+        )
+    if protocol not in (None, run.protocol):
+        raise UserError(
+            f"{target} was trained under {run.protocol} and has seen test events of "
             f"{protocol}: train another run with --protocol {protocol}"
         )
-    dataset = load(record["data"])
-    cut = split(dataset, record["protocol"], k_core=record["k_core"], seed=record["seed"])
-    if cut.hash != record["split_hash"]:
-        raise UserError(
-            f"{record['data']} is not what {target} was trained on (the split differs): "
-            "train a new run on it"
-        )
-    return Subject(dataset, cut, run=target, n_candidates=record["recipe"]["candidates"])
+    dataset = load(run.data)
+    return Subject(dataset, run.split(dataset), target, run.recipe.candidates)
 
 
 def model_names(subject: Subject, text: str | None) -> list[str]:
@@ -178,10 +177,11 @@ def scorer(name: str, subject: Subject, known: Known, seed: int) -> Scorer:
     from training.evaluate import RankedScorer, TowerScorer
     from training.inputs import genre_shares, ranker_item_inputs, ranker_user_inputs
     from training.model.ranking import CatalogueInputs
+    from training.run import MODEL
 
     if subject.run is None or name in BASELINES:
         return BASELINES[name](known.events, seed)
-    model_dir, dataset = subject.run / "model", subject.dataset
+    model_dir, dataset = subject.run / MODEL, subject.dataset
     tower = TowerScorer(model_dir, known)
     if name == "two-tower":
         return tower

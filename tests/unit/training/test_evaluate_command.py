@@ -16,6 +16,8 @@ from training.errors import UserError
 from training.evaluate_command import register
 from training.model.ranking import RANKER_FEATURES
 from training.model.two_tower import DIMENSION, TowerConfig, UserTower
+from training.recipe import Recipe
+from training.run import Run
 
 
 @pytest.fixture
@@ -45,17 +47,17 @@ def run_dir(tmp_path, data_dir):
     rows = lightgbm.Dataset(rng.random((100, len(RANKER_FEATURES))), rng.random(100))
     lightgbm.train({"verbosity": -1}, rows, 2).save_model(root / "model" / "ranker.txt")
     (root / "model" / "ranker.json").write_text(json.dumps({"features": RANKER_FEATURES}))
-    record = {
-        "status": "finished",
-        "data": str(data_dir),
-        "fingerprint": "in-memory",
-        "protocol": "user-temporal",
-        "k_core": 0,
-        "seed": 3,
-        "split_hash": split(random_dataset(), "user-temporal", seed=3).hash,
-        "recipe": {"candidates": 10},
-    }
-    (root / "run.json").write_text(json.dumps(record))
+    Run(
+        status="finished",
+        data=str(data_dir),
+        fingerprint="in-memory",
+        protocol="user-temporal",
+        k_core=0,
+        seed=3,
+        split_hash=split(random_dataset(), "user-temporal", seed=3).hash,
+        workers=1,
+        recipe=Recipe(candidates=100),
+    ).write(root)
     return root
 
 
@@ -103,10 +105,14 @@ def test_the_table_has_a_row_for_each_model_and_the_splits_hash(data_dir, tmp_pa
 
 def test_a_run_is_not_judged_on_events_that_it_was_trained_on(run_dir):
     refused("trained under user-temporal", run_dir, "--protocol", "leave-one-out")
-    record = json.loads((run_dir / "run.json").read_text())
-    (run_dir / "run.json").write_text(json.dumps(record | {"seed": 4, "split_hash": "other"}))
+    Run.read(run_dir).updated(split_hash="other").write(run_dir)
     refused("train a new run", run_dir)
     assert not (run_dir / "evaluation.json").exists()
+
+
+def test_an_unfinished_run_is_refused_with_how_to_finish_it(run_dir):
+    Run.read(run_dir).updated(status="running").write(run_dir)
+    refused("--resume", run_dir)
 
 
 def test_bad_input_is_refused_in_one_line(data_dir, tmp_path):
