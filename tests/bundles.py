@@ -108,6 +108,7 @@ def _items(rng: np.random.Generator, n_items: int, id_type: str) -> pa.Table:
         {
             "item_id": ids,
             "title": [f"Film {n}" for n in numbers],
+            "name": [f"Film {n}" for n in numbers],
             "genres": pa.array(genres, pa.list_(pa.string())),
             "year": pa.array(years, pa.int32()),
             "rating_mean": pa.array(ratings, pa.float32()),

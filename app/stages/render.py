@@ -45,9 +45,9 @@ class RenderStage:
         if because.similarity[n] <= 0:  # nothing watched is like it: no sentence is better
             return None
         source = int(because.item[n])
-        title = self._items.titles[source]
+        items = self._items
         return {
-            "text": f"Because you {self._verb} {title}",
-            "because": {self._id_field: self._items.ids[source], "title": title},
+            "text": f"Because you {self._verb} {items.names[source]}",
+            "because": {self._id_field: items.ids[source], "title": items.titles[source]},
             "similarity": round(float(because.similarity[n]), 3),
         }

@@ -60,11 +60,13 @@ UserId = int | str
 class Items:
     """The catalogue as columns; position = item_idx.
 
+    `names` are the titles as one would say them: "The Matrix" for "Matrix, The (1999)".
     `avg_rating` is float32 with NaN for an item nobody rated; `years` has None where unknown.
     """
 
     ids: list[ItemId]
     titles: list[str]
+    names: list[str]
     genres: list[list[str]]
     years: list[int | None]
     avg_rating: npt.NDArray[np.float32]
@@ -73,12 +75,13 @@ class Items:
     @classmethod
     def read(cls, file: Path) -> Items:
         """The columns of an items.parquet that has the bundle's rows."""
-        columns = ["item_id", "title", "genres", "year", "rating_mean"]
+        columns = ["item_id", "title", "name", "genres", "year", "rating_mean"]
         table = pq.read_table(file, columns=columns)
         ids = table["item_id"].to_pylist()
         return cls(
             ids=ids,
             titles=table["title"].to_pylist(),
+            names=table["name"].to_pylist(),
             genres=table["genres"].to_pylist(),
             years=table["year"].to_pylist(),
             avg_rating=table["rating_mean"].to_numpy().astype(np.float32),
