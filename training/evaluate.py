@@ -146,7 +146,11 @@ class Evaluation:
 
 def fold_events(dataset: Dataset, split: Split, *folds: int) -> Events:
     """The events of some folds of a split, in the data set's order."""
-    kept = np.isin(split.fold, folds)
+    return events_where(dataset, np.isin(split.fold, folds))
+
+
+def events_where(dataset: Dataset, kept: np.ndarray) -> Events:
+    """The events marked by `kept` (bool [E]), in the data set's order."""
     return Events(
         user=dataset.user[kept],
         item=dataset.item[kept],

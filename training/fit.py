@@ -1,0 +1,201 @@
+"""Fits the two towers: one worker's model, optimiser and epochs. It knows nothing of Ray."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from training.baselines import Events
+from training.evaluate import Known, rank_catalogue
+from training.metrics import hit_matrix, user_metrics
+from training.model.losses import full_softmax, sampled_softmax
+from training.model.two_tower import ItemTower, TowerConfig, UserTower
+from training.recipe import Recipe
+from training.sequences import Batch, Sequences
+
+CUTOFF = 10  # the epoch with the best validation NDCG at this cut-off is kept
+_STATE_FILE = "learner.pt"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a worker needs, and nothing of TEST.
+
+    train: the events to learn from. validation: the events of VALIDATION that choose the epoch.
+    item_features: float32 [I, F]. catalogue: bool [I], items that may be recommended.
+    """
+
+    train: Events
+    validation: Events
+    item_features: np.ndarray
+    catalogue: np.ndarray
+
+
+class TwoTower(nn.Module):
+    """Both towers and their loss; input and output item vectors are the same."""
+
+    def __init__(self, recipe: Recipe, item_features: Tensor) -> None:
+        super().__init__()
+        self.item_tower = ItemTower(item_features, recipe.id_dropout)
+        self.user_tower = UserTower(
+            TowerConfig(
+                history_length=recipe.history_length,
+                half_lives=recipe.half_lives,
+                hidden=recipe.hidden,
+                dropout=recipe.dropout,
+            )
+        )
+
+    def forward(self, batch: Batch, sampled: Tensor | None) -> Tensor:
+        """This worker's part of the mean loss of the global batch, a scalar.
+
+        sampled: int64 [M] negatives shared by all positions; None scores the whole catalogue.
+        """
+        items = self.item_tower()
+        users = self.user_tower(functional.embedding(batch.history, items))
+        predicted = batch.weights.any(dim=2)
+        users, targets = users[predicted], batch.targets[predicted]
+        weights = batch.weights[predicted]
+        if sampled is None:
+            loss = full_softmax(users, items, targets, weights)
+        else:
+            loss = sampled_softmax(users, items, targets, weights, sampled)
+        return loss / batch.positions
+
+    def scoring_tower(self) -> UserTower:
+        """The user tower in inference mode, holding the present item vectors."""
+        self.eval()
+        with torch.inference_mode():
+            self.user_tower.item_vectors = self.item_tower()
+        return self.user_tower
+
+
+class Learner:
+    """One of `workers` processes that train the same towers, in step; `rank` is its number.
+
+    With more than one worker a torch process group must have been set up.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: TrainingData, *, seed: int, rank: int = 0, workers: int = 1
+    ) -> None:
+        self._recipe, self._data = recipe, data
+        self._seed, self._rank, self._workers = seed, rank, workers
+        torch.manual_seed(seed)
+        self._model = TwoTower(recipe, torch.from_numpy(data.item_features))
+        self._average = copy.deepcopy(self._model)
+        self._steps = 0
+        self._step: nn.Module = self._model
+        if workers > 1:
+            self._step = DistributedDataParallel(self._model, broadcast_buffers=False)
+        self._optimiser = torch.optim.AdamW(
+            self._model.parameters(),
+            lr=recipe.learning_rate,
+            betas=(0.9, recipe.second_moment_decay),
+            weight_decay=recipe.weight_decay,
+        )
+        offsets = np.searchsorted(data.train.user, np.arange(data.train.n_users + 1))
+        self._sequences = Sequences(
+            data.train.item, offsets, window=recipe.history_length, ahead=recipe.targets_ahead
+        )
+
+    def run_epoch(self, epoch: int) -> float:
+        """One pass over the training events; returns the mean loss of a predicted event.
+
+        Everything random is drawn from the seed, the epoch and the rank, so that a run which was
+        interrupted between epochs ends where it would have ended.
+        """
+        self._step.train()
+        torch.manual_seed(_mix(self._seed, epoch, self._rank))
+        negatives = np.random.default_rng((self._seed, epoch))
+        total, positions = 0.0, 0
+        for batch in self._sequences.batches(
+            batch_positions=self._recipe.batch_positions,
+            seed=self._seed,
+            epoch=epoch,
+            rank=self._rank,
+            workers=self._workers,
+        ):
+            loss = self._step(batch, self._sample(negatives))
+            self._optimiser.zero_grad()
+            # Workers' gradients are averaged, and each holds a part of the sum.
+            (loss * self._workers).backward()
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._recipe.gradient_norm)
+            self._optimiser.step()
+            self._update_average()
+            total += loss.item() * batch.positions
+            positions += batch.positions
+        return self._sum_over_workers(total) / max(positions, 1)
+
+    def validate(self) -> float:
+        """Mean NDCG@10 over the validation users, all workers' together."""
+        data, tower = self._data, self.tower()
+        known = Known(data.train, data.catalogue)
+        users = np.unique(data.validation.user)
+        mine = users[self._rank :: self._workers]
+        vectors = tower.item_vectors.numpy().T
+        lists = rank_catalogue(
+            lambda some: tower.encode_ragged(*known.histories(some)) @ vectors, mine, known, CUTOFF
+        )
+        relevant, offsets = data.validation.histories(mine)
+        hits = hit_matrix(lists.items, relevant, offsets, data.train.n_items)
+        ndcg = user_metrics(hits, np.diff(offsets), CUTOFF)["ndcg"]
+        return self._sum_over_workers(float(ndcg.sum())) / len(users)
+
+    def save(self, directory: Path, epochs: list[dict[str, Any]]) -> None:
+        """Write all that `load` needs to go on; epochs: what was reported of each epoch so far."""
+        state = {
+            "model": self._model.state_dict(),
+            "average": self._average.state_dict(),
+            "steps": self._steps,
+            "optimiser": self._optimiser.state_dict(),
+            "epochs": epochs,
+        }
+        torch.save(state, directory / _STATE_FILE)
+
+    def load(self, directory: Path) -> list[dict[str, Any]]:
+        """Take up what `save` wrote; returns its `epochs`."""
+        state = torch.load(directory / _STATE_FILE, weights_only=True)
+        self._model.load_state_dict(state["model"])
+        self._average.load_state_dict(state["average"])
+        self._steps = state["steps"]
+        self._optimiser.load_state_dict(state["optimiser"])
+        epochs: list[dict[str, Any]] = state["epochs"]
+        return epochs
+
+    def tower(self) -> UserTower:
+        """The averaged user tower with its item vectors, ready to `save` or to encode."""
+        return self._average.scoring_tower()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the average towards the present weights, faster while there have been few steps."""
+        self._steps += 1
+        decay = min(self._recipe.average_decay, self._steps / (self._steps + 9))
+        average, present = self._average.parameters(), self._model.parameters()
+        torch._foreach_lerp_(list(average), list(present), 1 - decay)
+
+    def _sample(self, rng: np.random.Generator) -> Tensor | None:
+        """The step's negatives, the same for every worker; None where the softmax is full."""
+        n_items = self._data.train.n_items
+        if n_items <= self._recipe.full_softmax_items:
+            return None
+        return torch.from_numpy(rng.integers(0, n_items, self._recipe.sampled_items))
+
+    def _sum_over_workers(self, value: float) -> float:
+        if self._workers == 1:
+            return value
+        total = torch.tensor([value], dtype=torch.float64)
+        distributed.all_reduce(total)
+        return float(total)
+
+
+def _mix(*numbers: int) -> int:
+    """A seed that depends on all of `numbers`."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

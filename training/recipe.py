@@ -1,0 +1,64 @@
+"""How the models are trained: one recipe for every data set, which is also the one that serves."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Recipe(BaseModel):
+    """Settings of the tower's and the ranker's training; frozen, unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    history_length: int = Field(200, ge=1, description="events of a history that the tower sees")
+    half_lives: tuple[float, ...] = Field(
+        (0.5, 2.0, 6.0, 20.0, 60.0),
+        description="half-lives of the history's decayed sums at the start, in events",
+    )
+    hidden: int = Field(256, ge=1, description="width of the user tower's first layer")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout inside the user tower")
+    id_dropout: float = Field(
+        0.1, ge=0, lt=1, description="probability that a step sees an item's features alone"
+    )
+    targets_ahead: int = Field(1, ge=1, description="next events that a position predicts")
+
+    epochs: int = Field(40, ge=1, description="passes over the events, at most")
+    patience: int = Field(
+        4, ge=1, description="epochs without a better validation NDCG@10 before training stops"
+    )
+    batch_positions: int = Field(
+        3200, ge=1, description="predicted events in a step, all workers together, about"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
+    second_moment_decay: float = Field(0.98, gt=0, lt=1, description="Adam's beta2")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    average_decay: float = Field(
+        0.995,
+        ge=0,
+        lt=1,
+        description="decay, per step, of the running average of the weights that is kept",
+    )
+    gradient_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    full_softmax_items: int = Field(
+        20_000, ge=1, description="largest catalogue whose softmax is computed in full"
+    )
+    sampled_items: int = Field(
+        1024, ge=256, description="uniform negatives of a step where the catalogue is larger"
+    )
+
+    candidates: int = Field(
+        200, ge=100, description="items the tower hands to the ranker for each user"
+    )
+    ranker_trees: int = Field(120, ge=1, le=200, description="trees of the ranker")
+    ranker_leaves: int = Field(31, ge=2, le=31, description="leaves of each tree")
+    ranker_learning_rate: float = Field(0.05, gt=0, description="shrinkage of each tree")
+    ranker_share: float = Field(
+        0.6,
+        gt=0,
+        lt=1,
+        description="validation users that train the ranker; the others stop the tower early",
+    )
+    ranker_max_users: int = Field(
+        10_000, ge=1, description="validation users that train the ranker, at most"
+    )
+    ranker_users: int = Field(
+        50, ge=2, description="users with a hit among their candidates that a ranker needs"
+    )

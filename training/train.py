@@ -1,0 +1,183 @@
+"""`marquee train`: both towers on Ray Train workers, then the ranker, into a run directory."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.data.dataset import Dataset, load
+from training.data.splits import TRAIN, VALIDATION, Split, split
+from training.errors import UserError
+from training.evaluate import events_where, fold_events
+from training.fit import TrainingData
+from training.inputs import item_tower_features
+from training.model.two_tower import UserTower
+from training.rank import Ranker, divide_validation, fit_ranker
+from training.recipe import Recipe
+from training.run import CHECKPOINTS, MODEL, RECORD, Epoch, Run
+from training.towers import fit_towers
+from training.tracking import TrackedRun
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train; None leaves a choice to the recipe, or to the run that is gone on with."""
+
+    data: Path
+    out: Path
+    workers: int = 2
+    protocol: str | None = None
+    k_core: int | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    resume: bool = False
+
+
+def train(request: Request, report: Report) -> Run:
+    """Train towers and ranker; `report` is told a line per step. Returns the finished run.
+
+    UserError for a request that makes no sense, and for a run directory in use or of other data.
+    After any other failure the directory has status "failed" and can be resumed.
+    """
+    _check(request)
+    dataset = load(request.data)
+    run = _resumed(request, dataset) if request.resume else _new(request, dataset)
+    cut = run.split(dataset)
+    if run.status == "finished":
+        report(f"{request.out} is finished already, after {len(run.epochs)} epochs")
+        return run
+    started = time.monotonic()
+    tracked = TrackedRun(request.out.name, run.mlflow_run_id)
+    run = run.updated(status="running", workers=request.workers, mlflow_run_id=tracked.run_id)
+    try:
+        run.write(request.out)
+        tracked.log_params(_params(run))
+        run = _train(request.out, run, dataset, cut, tracked, report)
+    except BaseException:
+        run.updated(status="failed").write(request.out)
+        tracked.fail()
+        raise
+    run = run.updated(seconds={**run.seconds, "total": round(time.monotonic() - started, 1)})
+    run.write(request.out)
+    return run
+
+
+def _check(request: Request) -> None:
+    for name in ("workers", "epochs"):
+        value = getattr(request, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: at least 1 is needed")
+    for name in ("k_core", "seed"):
+        value = getattr(request, name)
+        if value is not None and value < 0:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must not be negative")
+
+
+def _new(request: Request, dataset: Dataset) -> Run:
+    """The record of a run that begins; every item is kept by default, because all are served."""
+    if (request.out / RECORD).exists():
+        raise UserError(f"{request.out} holds a run: add --resume to go on with it, or another out")
+    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
+        raise UserError(f"{request.out} exists and is not empty: choose another directory")
+    recipe = Recipe()
+    if request.epochs is not None:
+        recipe = recipe.model_copy(update={"epochs": request.epochs})
+    protocol = request.protocol or "leave-one-out"
+    k_core, seed = request.k_core or 0, request.seed or 0
+    cut = split(dataset, protocol, k_core=k_core, seed=seed)
+    request.out.mkdir(parents=True, exist_ok=True)
+    return Run(
+        status="running",
+        data=str(dataset.path.absolute()),
+        fingerprint=dataset.fingerprint,
+        protocol=protocol,
+        k_core=k_core,
+        seed=seed,
+        split_hash=cut.hash,
+        workers=request.workers,
+        recipe=recipe,
+    )
+
+
+def _resumed(request: Request, dataset: Dataset) -> Run:
+    """The record of the run to go on with; more epochs than it has open a finished run again."""
+    run = Run.read(request.out)
+    for name in ("protocol", "k_core", "seed"):
+        asked, used = getattr(request, name), getattr(run, name)
+        if asked not in (None, used):
+            raise UserError(
+                f"--{name.replace('_', '-')} {asked}: {request.out} was begun with {used}; "
+                f"leave it out, or train another run"
+            )
+    if request.epochs is not None:
+        status = "running" if request.epochs > run.recipe.epochs else run.status
+        recipe = run.recipe.model_copy(update={"epochs": request.epochs})
+        run = run.updated(status=status, recipe=recipe)
+    return run.updated(data=str(dataset.path.absolute()))
+
+
+def _train(
+    out: Path, run: Run, dataset: Dataset, cut: Split, tracked: TrackedRun, report: Report
+) -> Run:
+    """Towers, then ranker, then the model directory; returns the finished record."""
+    users = divide_validation(cut, dataset.user, run.recipe, run.seed)
+    choosing = np.isin(dataset.user, users.choosing)
+    validation = events_where(dataset, (cut.fold == VALIDATION) & choosing)
+    data = TrainingData(
+        train=fold_events(dataset, cut, TRAIN),
+        validation=validation,
+        item_features=item_tower_features(dataset.items),
+        catalogue=cut.catalogue,
+    )
+
+    def on_epoch(epoch: Epoch) -> None:
+        report(_line(epoch, run.recipe.epochs))
+        tracked.log_epoch(epoch.epoch, {"loss": epoch.loss, "ndcg@10": epoch.ndcg})
+
+    started = time.monotonic()
+    fitted = fit_towers(run, data, (out / CHECKPOINTS).absolute(), on_epoch)
+    towers_s = time.monotonic() - started
+    report(f"best epoch {fitted.best.epoch}; training the ranker")
+    started = time.monotonic()
+    ranker = fit_ranker(dataset, cut, users.ranker, fitted.tower, run.recipe, run.seed)
+    ranker_s = time.monotonic() - started
+    report(ranker.describe())
+    _write_model(out, fitted.tower, ranker)
+    tracked.finish({"best_ndcg@10": fitted.best.ndcg})
+    return run.updated(
+        status="finished",
+        epochs=fitted.epochs,
+        best_epoch=fitted.best.epoch,
+        ranker=ranker.summary(),
+        seconds={"towers": round(towers_s, 1), "ranker": round(ranker_s, 1)},
+    )
+
+
+def _write_model(out: Path, tower: UserTower, ranker: Ranker) -> None:
+    """Put tower and ranker in RUN/model, all at once."""
+    staging = out / f".{MODEL}.new"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    tower.save(staging)
+    ranker.save(staging)
+    shutil.rmtree(out / MODEL, ignore_errors=True)
+    staging.rename(out / MODEL)
+
+
+def _params(run: Run) -> dict[str, Any]:
+    """What MLflow records as parameters."""
+    fixed = {"data", "fingerprint", "protocol", "k_core", "seed", "split_hash", "workers"}
+    return {**run.model_dump(include=fixed), **run.recipe.model_dump()}
+
+
+def _line(epoch: Epoch, epochs: int) -> str:
+    return (
+        f"epoch {epoch.epoch:>3} of {epochs}  loss {epoch.loss:.4f}  "
+        f"validation NDCG@10 {epoch.ndcg:.4f}  {epoch.seconds:.1f} s"
+    )
