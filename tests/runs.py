@@ -58,6 +58,7 @@ def _write_data(data: Path, seed: int, has_time: bool, id_type: str) -> None:
     catalogue = {
         "item_id": ids(items),
         "title": [f"Film {n}" for n in range(items)],
+        "name": [f"Film {n}" for n in range(items)],
         "genres": pa.array([[GENRES[n % 5]] if n else [] for n in range(items)]),
         "year": pa.array([None if n % 7 == 0 else 1980 + n for n in range(items)], pa.int32()),
     }

@@ -169,21 +169,21 @@ def _register(store: "Store", manifest: "Manifest", *, production: bool) -> str 
         registered = registry.register(uri, store.address, manifest)
         if production:
             registry.mark_production(uri, store.address, manifest.version)
-    except registry.MlflowException as error:
+    except registry.RegistryError as error:
         _warn(f"not registered in MLflow at {uri}: {error}")
         return None
     return registered
 
 
 def _mark_production(store: "Store", version: str) -> None:
+    """Let the registry's alias follow; a registry that fails is a warning, as above."""
     from training import registry
 
     uri = registry.address(store.manifest(version))
     try:
-        if registry.mark_production(uri, store.address, version) is None:
-            _warn(f"MLflow at {uri} does not know version {version} of {store.address}")
-    except registry.MlflowException as error:
-        _warn(f"alias not moved in MLflow at {uri}: {error}")
+        registry.mark_production(uri, store.address, version)
+    except registry.RegistryError as error:
+        _warn(f"the alias in MLflow at {uri} was not moved: {error}")
 
 
 def _print_pointer(store: str, version: str, previous: list[str], as_json: bool) -> None:
@@ -214,4 +214,4 @@ def _reaching(url: str) -> Iterator[None]:
 
 
 def _warn(message: str) -> None:
-    console.print(f"warning: {message.splitlines()[0]}", style="yellow", markup=False)
+    console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
