@@ -168,12 +168,12 @@ class LocalService:
         }
 
     def _deploy(self, settings: Settings) -> None:
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         from ray import serve
         from ray.serve.schema import LoggingConfig
 
         from app.main import build
 
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing serve set it to INFO
         quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
         serve.start(
             proxy_location="HeadOnly",
