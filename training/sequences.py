@@ -81,7 +81,7 @@ class Sequences:
     def _batch(
         self, starts: np.ndarray, lengths: np.ndarray, ends: np.ndarray, positions: int
     ) -> Batch:
-        longest = int(lengths.max(initial=0))
+        longest = int(lengths.max(initial=1))
         position = starts[:, None] + np.arange(longest)
         inside = np.arange(longest) < lengths[:, None]
         follow = position[:, :, None] + np.arange(1, self._ahead + 1)

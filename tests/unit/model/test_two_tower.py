@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.model.two_tower import DIMENSION, ItemTower, TowerConfig, UserTower
+
+ITEMS = 30
+
+
+def tower(history_length=200, seed=0):
+    torch.manual_seed(seed)
+    made = UserTower(TowerConfig(history_length=history_length)).eval()
+    made.item_vectors = torch.randn(ITEMS, DIMENSION)
+    return made
+
+
+def ragged(*histories):
+    offsets = np.cumsum([0, *map(len, histories)])
+    return np.array([item for history in histories for item in history], np.int32), offsets
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=40))
+def test_training_sees_at_every_position_what_serving_encodes_of_that_prefix(history):
+    made = tower()
+    with torch.no_grad():
+        states = made(made.item_vectors[torch.tensor(history)][None])[0].numpy()
+    prefixes = [history[: end + 1] for end in range(len(history))]
+    served = made.encode_ragged(*ragged(*prefixes))
+    np.testing.assert_allclose(states, served, atol=1e-5)
+
+
+def test_what_lies_behind_a_position_does_not_change_it():
+    made = tower()
+    history = made.item_vectors[torch.arange(10)][None]
+    with torch.no_grad():
+        before = made(history)
+        history[:, 6:] = 0
+        after = made(history)
+    assert torch.equal(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+def test_the_bag_state_is_the_sum_over_the_root_of_the_length():
+    made = tower()
+    weights = made._weights(torch.tensor([2, 1, 0]), torch.tensor([3, 3, 3]))
+    torch.testing.assert_close(weights[0], torch.full((3,), 3**-0.5))
+    rate = 0.5 ** (1 / 2.0)  # the second decayed sum has a half-life of two events
+    expected = torch.tensor([rate**2, rate, 1.0])
+    torch.testing.assert_close(weights[2], expected / expected.square().sum().sqrt())
+
+
+def test_only_the_last_events_of_a_long_history_count():
+    made = tower(history_length=5)
+    long = list(range(20))
+    np.testing.assert_allclose(
+        made.encode_ragged(*ragged(long)), made.encode_ragged(*ragged(long[-5:])), atol=1e-6
+    )
+
+
+def test_users_of_a_batch_do_not_touch_each_other_and_an_empty_history_is_one_vector():
+    made = tower()
+    histories = [[], [3, 4], [], [1], []]
+    together = made.encode_ragged(*ragged(*histories))
+    alone = np.concatenate([made.encode_ragged(*ragged(history)) for history in histories])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert np.array_equal(together[0], together[2]) and np.array_equal(together[0], together[4])
+    assert made.encode_ragged(np.zeros(0, np.int32), np.zeros(1, np.int64)).shape == (0, DIMENSION)
+
+
+def test_the_last_coordinate_of_a_user_is_one_so_that_of_an_item_is_its_bias():
+    vectors = tower().encode_ragged(*ragged([1, 2], [], [5]))
+    assert vectors.dtype == np.float32 and vectors.shape == (3, DIMENSION)
+    assert np.all(vectors[:, -1] == 1)
+
+
+def test_a_saved_tower_encodes_as_before(tmp_path):
+    made = tower(history_length=7)
+    made.save(tmp_path)
+    history = ragged([1, 2, 3], [4])
+    loaded = UserTower.load(tmp_path)
+    assert np.array_equal(loaded.encode_ragged(*history), made.encode_ragged(*history))
+    assert json.loads((tmp_path / "tower.json").read_text())["history_length"] == 7
+    assert np.load(tmp_path / "item_vectors.npy").shape == (ITEMS, DIMENSION)
+
+
+def test_an_item_tower_drops_ids_in_training_and_never_in_use():
+    features = torch.eye(ITEMS, 4)
+    items = ItemTower(features, id_dropout=0.5)
+    by_features = items.project(features)
+    dropped = (items() == by_features).all(dim=1)
+    assert 0 < dropped.sum() < ITEMS
+    items.eval()
+    torch.testing.assert_close(items(), items.ids.weight + by_features)
+
+
+def test_an_item_without_events_still_gets_a_vector_from_its_features():
+    items = ItemTower(torch.tensor([[1.0, 0], [1, 0], [0, 1]]), id_dropout=0.999999).train()
+    first, twin, other = items()
+    torch.testing.assert_close(first, twin)
+    assert not torch.allclose(first, other)
+
+
+@pytest.mark.parametrize("broken", ["tower.json", "tower.safetensors", "item_vectors.npy"])
+def test_a_missing_file_is_an_os_error(tmp_path, broken):
+    tower().save(tmp_path)
+    (tmp_path / broken).unlink()
+    with pytest.raises(OSError):
+        UserTower.load(tmp_path)

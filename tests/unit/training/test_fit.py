@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+
+from training.baselines import Events
+from training.fit import Learner, TrainingData
+from training.recipe import Recipe
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def events(user, item, n_users, n_items):
+    return Events(np.asarray(user, np.int32), np.asarray(item, np.int32), None, n_users, n_items)
+
+
+def planted(n_users=150, n_items=60, length=12):
+    """Each user walks round a circle of items from a random start: the next is always known."""
+    rng = np.random.default_rng(0)
+    walk = (rng.integers(0, n_items, n_users)[:, None] + np.arange(length + 1)) % n_items
+    user = np.repeat(np.arange(n_users), length)
+    return TrainingData(
+        train=events(user, walk[:, :-1].ravel(), n_users, n_items),
+        validation=events(np.arange(n_users), walk[:, -1], n_users, n_items),
+        item_features=np.ones((n_items, 1), np.float32),
+        catalogue=np.ones(n_items, dtype=bool),
+    )
+
+
+RECIPE = Recipe(batch_positions=200, learning_rate=5e-3, average_decay=0.9)
+
+
+def learned(recipe, data, epochs):
+    learner = Learner(recipe, data, seed=0)
+    losses = [learner.run_epoch(epoch) for epoch in range(epochs)]
+    return learner, losses
+
+
+def test_the_towers_solve_a_problem_whose_next_item_is_certain():
+    learner, losses = learned(RECIPE, planted(), epochs=12)
+    assert learner.validate() > 0.95
+    assert losses[-1] < losses[0] / 3
+
+
+def test_so_they_do_with_sampled_negatives():
+    recipe = RECIPE.model_copy(update={"full_softmax_items": 10, "sampled_items": 256})
+    learner, _ = learned(recipe, planted(), epochs=12)
+    assert learner.validate() > 0.95
+
+
+def test_items_that_were_seen_are_not_counted_as_right():
+    data = planted()
+    repeated = TrainingData(
+        data.train,
+        events(data.train.user[::12], data.train.item[::12], 150, 60),
+        data.item_features,
+        data.catalogue,
+    )
+    assert learned(RECIPE, repeated, epochs=1)[0].validate() == 0
+
+
+def test_an_interrupted_learner_ends_where_the_other_does(tmp_path):
+    data = planted(n_users=30)
+    whole, _ = learned(RECIPE, data, epochs=3)
+    first, _ = learned(RECIPE, data, epochs=1)
+    first.save(tmp_path, [{"epoch": 1, "loss": 2.5}])
+    second = Learner(RECIPE, data, seed=5)  # another start, which the checkpoint replaces
+    assert second.load(tmp_path) == [{"epoch": 1, "loss": 2.5}]
+    second._seed = 0
+    for epoch in (1, 2):
+        second.run_epoch(epoch)
+    assert torch.equal(whole.tower().item_vectors, second.tower().item_vectors)
+    history = np.arange(4, dtype=np.int32), np.array([0, 4])
+    np.testing.assert_array_equal(
+        whole.tower().encode_ragged(*history), second.tower().encode_ragged(*history)
+    )
+
+
+def test_two_workers_gradients_add_up_to_those_of_one():
+    data = planted(n_users=40)
+    recipe = RECIPE.model_copy(update={"dropout": 0.0, "id_dropout": 0.0})
+
+    def gradient(rank, workers):
+        learner = Learner(recipe, data, seed=0)
+        batches = learner._sequences.batches(
+            batch_positions=200, seed=0, epoch=0, rank=rank, workers=workers
+        )
+        learner._model(next(batches), None).backward()
+        return learner._model.item_tower.ids.weight.grad
+
+    torch.testing.assert_close(gradient(0, 1), gradient(0, 2) + gradient(1, 2))
+
+
+def test_a_worker_without_a_window_in_a_batch_has_a_gradient_of_zeros():
+    data = planted(n_users=1)
+    learner = Learner(RECIPE, data, seed=0)
+    (batch,) = learner._sequences.batches(batch_positions=200, seed=0, epoch=0, rank=1, workers=2)
+    learner._model(batch, None).backward()
+    gradients = [parameter.grad for parameter in learner._model.parameters()]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
