@@ -72,7 +72,7 @@ class UserTower(nn.Module):
         batch, length, _ = history.shape
         weights = self._causal_weights(length)
         pooled = weights.flatten(0, 1) @ history
-        states = pooled.view(batch, -1, length, DIMENSION).transpose(1, 2).flatten(2)
+        states = pooled.view(batch, len(weights), length, DIMENSION).transpose(1, 2).flatten(2)
         return self._project(states)
 
     @torch.inference_mode()
