@@ -53,6 +53,10 @@ class SlateCache(Protocol):
 class VectorIndex(Protocol):
     """Nearest items by dot product, under filters, in one bundle version's index."""
 
+    async def prepare(self) -> None:
+        """Return when searches can be answered, or when the index is away: then they say so."""
+        ...
+
     async def search(
         self, vectors: Float32s, filters: Sequence[SearchFilter], limits: Sequence[int]
     ) -> Candidates:

@@ -82,6 +82,9 @@ class FakeVectorIndex:
         self._vectors = bundle.item_vectors
         self._items = bundle.items
 
+    async def prepare(self) -> None:
+        """Always ready."""
+
     async def search(
         self, vectors: Float32s, filters: Sequence[SearchFilter], limits: Sequence[int]
     ) -> Candidates:

@@ -31,8 +31,9 @@ class LocalStages:
 
     async def prepare(self, version: str) -> None:
         """Load the version before the first batch asks for it."""
-        for versions in (self._towers, self._indexes, self._rankers):
-            versions.get(version)
+        self._towers.get(version)
+        self._rankers.get(version)
+        await self._indexes.get(version).prepare()
 
     async def embed(self, version: str, histories: Histories) -> Float32s:
         """See the Embedder port."""

@@ -52,6 +52,9 @@ class QdrantEdgeIndex:
             raise DependencyUnavailable(f"{path}: Qdrant Edge cannot load it: {error}") from error
         self._approximate = is_approximate(bundle)
 
+    async def prepare(self) -> None:
+        """Nothing is left to do after loading."""
+
     async def search(
         self, vectors: Float32s, filters: Sequence[SearchFilter], limits: Sequence[int]
     ) -> Candidates:

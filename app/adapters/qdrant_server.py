@@ -13,6 +13,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
+from app import logs
 from app.adapters.qdrant_rules import (
     EXACT_FROM_LIMIT,
     as_candidates,
@@ -23,6 +24,8 @@ from app.adapters.qdrant_rules import (
 from app.domain import Candidates, Float32s, SearchFilter
 from app.errors import DependencyUnavailable
 from training.model.bundle import FULL_SCAN_KB, Bundle
+
+_log = logs.get("qdrant")
 
 _UPSERT_POINTS = 500
 _FILL_TIMEOUT_S = 60
@@ -63,16 +66,11 @@ class QdrantServerIndex:
         return cls(bundle, client, timeout_s=timeout_s)
 
     async def prepare(self) -> None:
-        """Fill the collection unless it is complete. Raises DependencyUnavailable.
-
-        Callers share one filling; one that failed is tried again by the next caller. Other
-        replicas may fill at the same time: they write the same points.
-        """
-        if self._filling is None or (self._filling.done() and self._failed(self._filling)):
-            self._filling = asyncio.create_task(self._fill())
-        async with _translated("cannot be filled"):
-            # Shielded: a request that gives up must not stop what the others wait for.
-            await asyncio.shield(self._filling)
+        """Wait until the collection is filled; a server that is away is the searches' to report."""
+        try:
+            await self._filled()
+        except DependencyUnavailable as error:
+            _log.warning("collection not filled", collection=self.collection, reason=str(error))
 
     async def search(
         self, vectors: Float32s, filters: Sequence[SearchFilter], limits: Sequence[int]
@@ -80,15 +78,19 @@ class QdrantServerIndex:
         """See the port."""
         rows = list(zip(vectors.tolist(), map(_filter, filters), limits, strict=True))
         async with _translated("did not answer"), asyncio.timeout(self._timeout_s):
-            await self.prepare()
-            hits = await self._query(
-                [_request(*row, exact=row[2] >= EXACT_FROM_LIMIT) for row in rows]
-            )
-            if self._approximate:
-                short = short_rows(hits, limits)
-                again = await self._query([_request(*rows[b], exact=True) for b in short])
-                for b, row in zip(short, again, strict=True):
-                    hits[b] = row
+            await self._filled()
+            try:
+                hits = await self._query(
+                    [_request(*row, exact=row[2] >= EXACT_FROM_LIMIT) for row in rows]
+                )
+                if self._approximate:
+                    short = short_rows(hits, limits)
+                    again = await self._query([_request(*rows[b], exact=True) for b in short])
+                    for b, row in zip(short, again, strict=True):
+                        hits[b] = row
+            except BaseException:
+                self._filling = None  # look again: the server may have lost the collection
+                raise
         return as_candidates(hits)
 
     async def close(self) -> None:
@@ -102,6 +104,18 @@ class QdrantServerIndex:
             self.collection, requests, timeout=math.ceil(self._timeout_s)
         )
         return [response.points for response in responses]
+
+    async def _filled(self) -> None:
+        """Fill the collection unless it is complete. Raises DependencyUnavailable.
+
+        Callers share one filling; one that failed is tried again by the next caller. Other
+        replicas may fill at the same time: they write the same points.
+        """
+        if self._filling is None or (self._filling.done() and self._failed(self._filling)):
+            self._filling = asyncio.create_task(self._fill())
+        async with _translated("cannot be filled"):
+            # Shielded: a request that gives up must not stop what the others wait for.
+            await asyncio.shield(self._filling)
 
     async def _fill(self) -> None:
         n_items = len(self._bundle.item_vectors)

@@ -42,7 +42,7 @@ class Retrieve:
 
     async def prepare(self, version: str) -> None:
         """Load the version before the first batch asks for it."""
-        self._versions.get(version)
+        await self._versions.get(version).prepare()
 
     async def retrieve(
         self,
