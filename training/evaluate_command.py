@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,12 +28,14 @@ console = Console(stderr=True)
 EVALUATE_HELP = """Rank the whole catalogue for every test user and measure the lists.
 
 TARGET is a training run, whose models are judged on the test events that its split set aside, or
-prepared data, on which only baselines can be judged. A run keeps the result in evaluation.json.
+prepared data. A run keeps the result in evaluation.json. On data the baselines are judged, and
+`two-tower` and `ranked` where `--models` names them: they are trained first, which takes minutes,
+and not kept.
 
 Examples:
 
 - `marquee evaluate run/ --models two-tower,ranked,popularity,ease`
-- `marquee evaluate data/ --protocol user-temporal --k 10,50 --dump lists/ --json`
+- `marquee evaluate data/ --protocol user-temporal --models two-tower,ease --k 10,50 --json`
 """
 LEARNED = ("two-tower", "ranked")
 METRICS = ("recall", "recall_min", "hit", "precision", "map", "mrr", "coverage")
@@ -86,8 +91,11 @@ def evaluate_command(
     ks = cutoffs(k)
     if dump_to is not None:
         check_replaceable(dump_to, DUMP_MARKER)
-    with console.status("Reading and splitting the data") as status:
-        subject = read_subject(target, protocol, seed)
+    with (
+        trained_if_needed(target, protocol, models, seed) as judged,
+        console.status("Reading and splitting the data") as status,
+    ):
+        subject = read_subject(judged, protocol, seed)
         names = model_names(subject, models)
         known = Known.of(subject.dataset, subject.split)
         scorers = {}
@@ -116,6 +124,31 @@ def cutoffs(text: str) -> list[int]:
     if min(ks) < 1:
         raise UserError(f"--k {text!r} is not a list of lengths such as 5,10,20")
     return ks
+
+
+@contextmanager
+def trained_if_needed(
+    target: Path, protocol: str | None, models: str | None, seed: int
+) -> Iterator[Path]:
+    """TARGET, or where learned models are asked of data, a run on it that lives until the end."""
+    from training.data.dataset import load
+    from training.data.splits import default_core
+    from training.run import RECORD
+    from training.train import Request, train
+
+    asked = {name.strip() for name in (models or "").split(",")}
+    if (target / RECORD).is_file() or not asked & set(LEARNED):
+        yield target
+        return
+    load(target)  # says so when it is not data
+    chosen = protocol or "leave-one-out"
+    with TemporaryDirectory(prefix="marquee-evaluate-") as directory:
+        run = Path(directory) / "run"
+        request = Request(
+            target.absolute(), run, 2, chosen, default_core(chosen), seed, epochs=None, resume=False
+        )
+        train(request, lambda line: console.print(line, markup=False, highlight=False))
+        yield run
 
 
 def read_subject(target: Path, protocol: str | None, seed: int) -> Subject:
@@ -163,7 +196,7 @@ def model_names(subject: Subject, text: str | None) -> list[str]:
             known = ", ".join((*LEARNED, *BASELINES))
             raise UserError(f"unknown model {name!r} in --models: choose from {known}")
         if name in LEARNED and not learned:
-            raise UserError(f"{name} is learned: name a training run instead of prepared data")
+            raise UserError(f"{name} is learned: name it in --models or name a run")
     return names
 
 

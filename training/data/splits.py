@@ -67,7 +67,7 @@ def split(
     """
     _check(dataset, protocol)
     if k_core is None:
-        k_core = LEAVE_ONE_OUT_CORE if protocol == "leave-one-out" else 0
+        k_core = default_core(protocol)
     kept = np.flatnonzero(core(dataset.user, dataset.item, k_core))
     if kept.size == 0:
         raise UserError(f"no event is left after {k_core}-core filtering: use a smaller --k-core")
@@ -87,6 +87,11 @@ def split(
     fitted = (whole == TRAIN) | (whole == VALIDATION)
     catalogue = np.bincount(dataset.item[fitted], minlength=dataset.n_items) > 0
     return Split(protocol, k_core, seed, whole, catalogue, _hash(dataset, whole))
+
+
+def default_core(protocol: str) -> int:
+    """The k-core that published figures of the protocol are measured on; 0 is none."""
+    return LEAVE_ONE_OUT_CORE if protocol == "leave-one-out" else 0
 
 
 def core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:

@@ -119,7 +119,6 @@ def test_bad_input_is_refused_in_one_line(data_dir, tmp_path):
     refused("not a prepared data set", tmp_path / "nothing")
     refused("unknown protocol", data_dir, "--protocol", "random")
     refused("unknown model 'itemknn'", data_dir, "--models", "ease,itemknn")
-    refused("name a training run", data_dir, "--models", "two-tower")
     for lengths in ("0", "-5", "ten", "5,,10"):
         refused("--k", data_dir, "--k", lengths)
     refused("not written by this command", data_dir, "--dump", data_dir)
