@@ -23,21 +23,24 @@ _TERMINATE_GRACE_S = 5.0
 def ending_with_this_process() -> Iterator[None]:
     """Within it SIGTERM is as Ctrl-C, and on leaving it no descendant of this process is alive.
 
+    Ctrl-C works even where a script started this process in the background, with it ignored.
+
     On Linux a descendant whose parent has ended becomes a child of this process, so that none is
     lost sight of. Elsewhere only the direct children's process groups are known.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in interrupts]
     try:
         yield
     finally:
         # A second Ctrl-C must not cut the cleaning-up short.
-        interrupts = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in interrupts:
+            signal.signal(number, signal.SIG_IGN)
         end_descendants()
-        signal.signal(signal.SIGINT, interrupts)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(interrupts, before, strict=True):
+            signal.signal(number, handler)
 
 
 def start(

@@ -93,7 +93,10 @@ def test_a_service_that_does_not_start_ends_the_demo(tmp_path, port, calls, monk
 
 @pytest.fixture
 def process(tmp_path, port, calls):
-    """The demo as a command of its own, with the fake sub-commands."""
+    """The demo as a command of its own, with the fake sub-commands.
+
+    SIGINT is ignored at its start, as a shell script does to what it starts in the background.
+    """
     script = f"""
 from functools import partial
 import typer
@@ -105,7 +108,7 @@ app = typer.Typer()
 demo.register(app)
 app(["--workdir", {str(tmp_path / "demo")!r}, "--port", "{port}"])
 """
-    command = [sys.executable, "-c", script]
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", script]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         yield process
         process.terminate()
