@@ -25,6 +25,9 @@ from training.recipe import Recipe
 CUTOFF = 10
 _PARTS = 3  # of cross-fitting
 _UNKNOWN_SHARE = 0.2  # of the users, whose features are hidden, so that new users are no surprise
+# LightGBM's threads wait for each other by spinning: on a busy machine two of them are many times
+# slower than one, and one takes under ten seconds for MovieLens 1M.
+_THREADS = 1
 _LEAST_DIVIDED = 1000  # validation users; fewer choose the epoch and train the ranker, all of them
 
 
@@ -158,7 +161,9 @@ def _cross_fitted_ndcg(groups: _Groups, recipe: Recipe, seed: int) -> np.ndarray
     for held_out in range(_PARTS):
         booster = _fit(groups.of(np.flatnonzero((part != held_out) & useful)), recipe, seed)
         judged = groups.of(np.flatnonzero(part == held_out))
-        scores = booster.predict(judged.rows.reshape(-1, len(RANKER_FEATURES)))
+        scores = booster.predict(
+            judged.rows.reshape(-1, len(RANKER_FEATURES)), num_threads=_THREADS
+        )
         order = np.argsort(-scores.reshape(judged.hits.shape), axis=1, kind="stable")
         hits = np.take_along_axis(judged.hits, order, axis=1)
         ndcg[part == held_out] = user_metrics(hits, judged.n_relevant, CUTOFF)["ndcg"]
@@ -187,6 +192,7 @@ def _fit(groups: _Groups, recipe: Recipe, seed: int) -> lightgbm.Booster:
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
+        "num_threads": _THREADS,
         "verbosity": -1,
     }
     return lightgbm.train(settings, data, num_boost_round=recipe.ranker_trees)
@@ -206,6 +212,7 @@ def _tower_order() -> lightgbm.Booster:
         "min_sum_hessian_in_leaf": 0,
         "learning_rate": 1.0,
         "boost_from_average": False,
+        "num_threads": _THREADS,
         "verbosity": -1,
     }
     data = lightgbm.Dataset(rows, label=-np.arange(ranks), feature_name=list(RANKER_FEATURES))

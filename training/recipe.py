@@ -20,12 +20,12 @@ class Recipe(BaseModel):
     )
     targets_ahead: int = Field(1, ge=1, description="next events that a position predicts")
 
-    epochs: int = Field(40, ge=1, description="passes over the events, at most")
+    epochs: int = Field(30, ge=1, description="passes over the events, at most")
     patience: int = Field(
-        4, ge=1, description="epochs without a better validation NDCG@10 before training stops"
+        3, ge=1, description="epochs without a better validation NDCG@10 before training stops"
     )
     batch_positions: int = Field(
-        3200, ge=1, description="predicted events in a step, all workers together, about"
+        2048, ge=1, description="predicted events in a step, all workers together, about"
     )
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
     second_moment_decay: float = Field(0.98, gt=0, lt=1, description="Adam's beta2")

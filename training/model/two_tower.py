@@ -51,9 +51,11 @@ class UserTower(nn.Module):
         half_lives = torch.tensor(config.half_lives, dtype=torch.float32)
         self.log_half_life = nn.Parameter(half_lives.log())
         states = (1 + len(config.half_lives)) * DIMENSION
+        self.norm = nn.LayerNorm(states)
+        # The history's order acts almost linearly; the layers learn what a linear map cannot.
+        self.linear = nn.Linear(states, DIMENSION - 1, bias=False)
+        nn.init.normal_(self.linear.weight, std=0.02)
         self.layers = nn.Sequential(
-            nn.LayerNorm(states),
-            nn.Dropout(config.dropout),
             nn.Linear(states, config.hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
@@ -129,7 +131,8 @@ class UserTower(nn.Module):
 
     def _project(self, states: Tensor) -> Tensor:
         """User vectors [..., D] of pooled states [..., S * D]."""
-        vectors: Tensor = self.layers(states)
+        states = self.norm(states)
+        vectors: Tensor = self.layers(states) + self.linear(states)
         return torch.cat([vectors, vectors.new_ones(*vectors.shape[:-1], 1)], dim=-1)
 
 
