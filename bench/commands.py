@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -52,7 +54,11 @@ def serve(
     workload = Workload(
         duration_s=duration_s, rounds=rounds, clients=_clients(clients), arrivals_per_s=rate
     )
-    with processes.ending_with_this_process(), console.status("") as status:
+    with (
+        processes.ending_with_this_process(),
+        redirect_stdout(sys.stderr),  # Ray prints warnings of its processes to stdout
+        console.status("") as status,
+    ):
         try:
             figures = bench_serve(Settings(store=store), workload, status.update)
         except StartError as error:
