@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import grpc
 from qdrant_client import AsyncQdrantClient, models
@@ -27,6 +28,7 @@ from training.model.bundle import FULL_SCAN_KB, Bundle
 
 _log = logs.get("qdrant")
 
+_REST_PORT = 6333
 _UPSERT_POINTS = 500
 _FILL_TIMEOUT_S = 60
 _PAYLOAD_INDEXES = {
@@ -55,11 +57,12 @@ class QdrantServerIndex:
 
     @classmethod
     def connect(cls, bundle: Bundle, *, url: str, api_key: str | None, timeout_s: float) -> Self:
-        """The index on the server at `url` (its REST address; searches go to gRPC port 6334)."""
+        """The index on the server at `url`: its REST port, whose neighbour above speaks gRPC."""
         client = AsyncQdrantClient(
             url=url,
             api_key=api_key,
             prefer_grpc=True,
+            grpc_port=(urlsplit(url).port or _REST_PORT) + 1,
             timeout=_FILL_TIMEOUT_S,
             check_compatibility=False,
         )
@@ -172,8 +175,8 @@ async def _translated(what: str) -> AsyncIterator[None]:
     try:
         yield
     except (ApiException, QdrantException, grpc.RpcError, OSError) as error:
-        reason = str(error).strip().splitlines()
-        raise DependencyUnavailable(f"Qdrant {what}: {reason[0] if reason else error!r}") from error
+        reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+        raise DependencyUnavailable(f"Qdrant {what}: {reason or error!r}") from error
 
 
 def _request(

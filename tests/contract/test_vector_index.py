@@ -1,5 +1,6 @@
 """What every vector index promises, against the definition: sort everything and filter."""
 
+import asyncio
 import stat
 
 import numpy as np
@@ -11,6 +12,7 @@ from app.adapters.qdrant_server import QdrantServerIndex
 from app.domain import SearchFilter
 from app.errors import DependencyUnavailable
 from tests.bundles import tiny_bundle
+from tests.contract import qdrant_grpc
 from tests.fakes import FakeVectorIndex
 from training.model.bundle import Bundle
 
@@ -18,9 +20,10 @@ from training.model.bundle import Bundle
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
     pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+    pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection"),
 ]
 
-N_ITEMS = 800
+N_ITEMS = 500
 NO_FILTER = SearchFilter()
 
 
@@ -30,17 +33,22 @@ def bundle(tmp_path_factory):
     return Bundle.open(tiny_bundle(path, n_items=N_ITEMS, n_users=5))
 
 
-@pytest.fixture(params=["fake", "edge", "server"])
+@pytest.fixture(params=["fake", "edge", "local", "server"])
 async def index(request, bundle):
-    """An index of the bundle; the server's is qdrant-client's own engine in memory."""
+    """An index of the bundle. "local" is qdrant-client's own engine, "server" the same by gRPC."""
     if request.param == "fake":
         yield FakeVectorIndex(bundle)
     elif request.param == "edge":
         yield QdrantEdgeIndex(bundle)
+    elif request.param == "local":
+        index = QdrantServerIndex(bundle, AsyncQdrantClient(":memory:"), timeout_s=30)
+        yield index
+        await index.close()
     else:
-        server = QdrantServerIndex(bundle, AsyncQdrantClient(":memory:"), timeout_s=30)
-        yield server
-        await server.close()
+        async with qdrant_grpc.running("secret") as url:
+            index = QdrantServerIndex.connect(bundle, url=url, api_key="secret", timeout_s=30)
+            yield index
+            await index.close()
 
 
 @pytest.fixture
@@ -127,13 +135,13 @@ async def test_filters_hold_and_the_number_asked_for_is_met(index, bundle, users
 
 
 async def test_hundreds_of_items_can_be_excluded(index, bundle, users):
-    watched = np.random.default_rng(2).choice(N_ITEMS, 600, replace=False).astype(np.int32)
+    watched = np.random.default_rng(2).choice(N_ITEMS, 400, replace=False).astype(np.int32)
     filters = [
         SearchFilter(exclude=watched),
-        SearchFilter(genres=("Action",), exclude=watched[:300]),
+        SearchFilter(genres=("Action",), exclude=watched[:200]),
         NO_FILTER,
     ]
-    found = await _check(index, bundle, users, filters, [150, 50, 50])
+    found = await _check(index, bundle, users, filters, [90, 50, 50])
     assert not np.isin(found.items[0], watched).any()
 
 
@@ -207,6 +215,26 @@ async def test_a_server_that_is_away_is_a_dependency_unavailable(bundle, users, 
         await index.search(users, [NO_FILTER] * 3, [10] * 3)
     await index.prepare()  # the service starts all the same, and degrades
     await index.close()
+
+
+async def test_a_wrong_api_key_is_a_dependency_unavailable(bundle, users):
+    async with qdrant_grpc.running("secret") as url:
+        index = QdrantServerIndex.connect(bundle, url=url, api_key="wrong", timeout_s=30)
+        with pytest.raises(DependencyUnavailable, match="Invalid API key"):
+            await index.search(users, [NO_FILTER] * 3, [10] * 3)
+        await index.close()
+
+
+async def test_replicas_that_fill_at_the_same_time_end_with_one_whole_collection(bundle, users):
+    async with qdrant_grpc.running("secret") as url:
+        replicas = [
+            QdrantServerIndex.connect(bundle, url=url, api_key="secret", timeout_s=30)
+            for _ in range(3)
+        ]
+        await asyncio.gather(*(replica.prepare() for replica in replicas))
+        for replica in replicas:
+            await _check(replica, bundle, users, [NO_FILTER] * 3, [10] * 3)
+            await replica.close()
 
 
 async def test_a_half_filled_collection_is_completed_before_it_answers(bundle, users):
