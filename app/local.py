@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from app.adapters.store import bundle_store
@@ -156,6 +156,8 @@ class LocalService:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(os.cpu_count() or 1),
+            # Time for load balancers to notice that a replica leaves; here there is none.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             # Fixed by default, so that two services on a machine would fight over them.
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
@@ -183,7 +185,10 @@ class LocalService:
         self._stack.callback(serve.shutdown)
         for number, (prefix, application) in enumerate(self._extra_apps.items()):
             serve.run(application, name=f"extra-{number}", route_prefix=prefix)
-        serve.run(build(settings), name="marquee", route_prefix="/")
+        try:
+            serve.run(build(settings), name="marquee", route_prefix="/")
+        except RuntimeError as error:
+            raise StartError(f"{error} (replica logs: {_ray_logs()})") from error
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_TIMEOUT_S
@@ -194,7 +199,10 @@ class LocalService:
                         return
             except (URLError, OSError):
                 time.sleep(0.1)
-        raise StartError(f"the service did not answer at {self.url} in {_READY_TIMEOUT_S:.0f} s")
+        raise StartError(
+            f"the service is not ready after {_READY_TIMEOUT_S:.0f} s: {_reason(self.url)} "
+            f"(replica logs: {_ray_logs()})"
+        )
 
 
 def wait_for_interrupt() -> None:
@@ -206,6 +214,23 @@ def wait_for_interrupt() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
     asked.wait()
+
+
+def _reason(url: str) -> str:
+    """What the service says of not being ready."""
+    try:
+        urlopen(f"{url}/ready", timeout=2).close()
+    except HTTPError as error:
+        return error.read().decode(errors="replace")
+    except OSError as error:
+        return str(error)
+    return "it became ready just now"
+
+
+def _ray_logs() -> str:
+    import ray
+
+    return f"logs/serve in {ray.get_runtime_context().get_session_name()} of Ray's directory"
 
 
 def _check_port(host: str, port: int) -> None:

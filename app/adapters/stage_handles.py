@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from app.domain import Candidates, Float32s, Histories, SearchFilter
 from app.errors import DependencyUnavailable
 
 Handle = DeploymentHandle[Any]
-_UNREACHABLE = (RayError, RayServeException)
 
 
 def _plain_pickle(handle: Handle) -> Handle:
     # Arrays and our own classes need nothing that only cloudpickle can do.
     return handle.options(request_serialization="pickle", response_serialization="pickle")
+
+
+@contextmanager
+def _translated(stage: str) -> Iterator[None]:
+    """DependencyUnavailable for whatever goes wrong in or on the way to a stage.
+
+    What the far side raises arrives here as it is, beside Ray's own errors; to this side all of it
+    means that the stage gave no answer.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise DependencyUnavailable(f"{stage}: {error}") from error
 
 
 class StageHandles:
@@ -29,18 +40,14 @@ class StageHandles:
 
     async def prepare(self, version: str) -> None:
         """Have every replica load the version; DependencyUnavailable when one cannot."""
-        try:
+        with _translated("stages"):
             for handle in (self._embed, self._retrieve, self._rank):
                 await handle.broadcast("prepare", version).results_async()
-        except _UNREACHABLE as error:
-            raise DependencyUnavailable(f"stages: {error}") from error
 
     async def embed(self, version: str, histories: Histories) -> Float32s:
         """See the Embedder port."""
-        try:
+        with _translated("embed"):
             vectors: Float32s = await self._embed.embed.remote(version, histories)
-        except _UNREACHABLE as error:
-            raise DependencyUnavailable(f"embed: {error}") from error
         return vectors
 
     async def retrieve(
@@ -51,18 +58,14 @@ class StageHandles:
         limits: Sequence[int],
     ) -> Candidates:
         """See the Retriever port."""
-        try:
+        with _translated("retrieve"):
             found: Candidates = await self._retrieve.retrieve.remote(
                 version, vectors, filters, limits
             )
-        except _UNREACHABLE as error:
-            raise DependencyUnavailable(f"retrieve: {error}") from error
         return found
 
     async def rank(self, version: str, histories: Histories, candidates: Candidates) -> Float32s:
         """See the Ranker port."""
-        try:
+        with _translated("rank"):
             scores: Float32s = await self._rank.rank.remote(version, histories, candidates)
-        except _UNREACHABLE as error:
-            raise DependencyUnavailable(f"rank: {error}") from error
         return scores

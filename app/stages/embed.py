@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.domain import Float32s, Histories
-from training.model.bundle import Bundle
+from training.model.bundle import Bundle, BundleError
 from training.model.two_tower import UserTower
 
 
@@ -11,7 +11,15 @@ class TowerStage:
     """One bundle version's user tower."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._tower = UserTower.load(bundle.tower_dir)
+        """Load the tower. Raises BundleError when its weights are of another release."""
+        try:
+            self._tower = UserTower.load(bundle.tower_dir)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise BundleError(
+                f"{bundle.tower_dir}: this release cannot load the user tower ({reason}); "
+                "train and publish again with this release"
+            ) from error
 
     def embed(self, histories: Histories) -> Float32s:
         """User vectors float32[B,D]."""
