@@ -91,7 +91,7 @@ async def _check(index, bundle, users, filters, limits):
         items, scores = _expected(bundle, users[b], wanted, limit)
         hits = found.items[b] >= 0
         assert found.items[b][hits].tolist() == items.tolist()
-        np.testing.assert_allclose(found.scores[b][hits], scores, rtol=1e-4)
+        np.testing.assert_allclose(found.scores[b][hits], scores, rtol=1e-4, atol=1e-4)
         assert not hits[len(items) :].any()
     return found
 
