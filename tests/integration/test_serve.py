@@ -84,7 +84,7 @@ def service(tmp_path_factory):
                 break
         except httpx.TransportError:
             time.sleep(0.2)
-    with httpx.Client(base_url=url, timeout=10) as client:
+    with httpx.Client(base_url=url, timeout=30) as client:
         yield client, store, process
     children = _children(process.pid)
     assert children
