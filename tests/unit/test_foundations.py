@@ -7,7 +7,6 @@ import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import click
 import pytest
 import typer
 from packaging.requirements import Requirement
@@ -122,8 +121,8 @@ def documented_commands():
 @pytest.mark.parametrize("words", list(documented_commands()))
 def test_a_command_in_the_documents_exists_with_the_options_it_is_given(words):
     command = typer.main.get_command(build_app())
-    while isinstance(command, click.Group) and words and words[0] in command.commands:
+    while words and words[0] in getattr(command, "commands", {}):  # Typer's groups are its own
         command, words = command.commands[words[0]], words[1:]
-    assert not isinstance(command, click.Group), f"no sub-command {words[:1]}"
+    assert not hasattr(command, "commands"), f"no sub-command {words[:1]}"
     known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
     assert {word.split("=")[0] for word in words if word.startswith("-")} <= known
