@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.datasets import make_dataset, random_dataset
+from training.inputs import (
+    genre_shares,
+    item_tower_features,
+    ranker_item_inputs,
+    ranker_user_inputs,
+)
+from training.model.ranking import ITEM_INPUTS, USER_INPUTS
+
+DAY_S = 86_400
+
+
+def items(genres, years):
+    return pa.table(
+        {
+            "genres": pa.array(genres, pa.list_(pa.string())),
+            "year": pa.array(years, pa.int32()),
+        }
+    )
+
+
+def test_item_tower_features_of_known_items():
+    table = items([["b", "a"], [], ["a"]], [1994, None, 2000])
+    features = item_tower_features(table)
+    root = 2**-0.5
+    # genres a, b; knots 1990 and 2000; the constant
+    np.testing.assert_allclose(
+        features,
+        [[root, root, 0.6, 0.4, 1], [0, 0, 0, 0, 1], [1, 0, 0, 1, 1]],
+        atol=1e-6,
+    )
+
+
+def test_items_without_any_metadata_still_have_a_feature():
+    np.testing.assert_array_equal(item_tower_features(items([[], []], [None, None])), [[1], [1]])
+
+
+def test_genre_shares_sum_to_one_or_nothing():
+    names, shares = genre_shares(items([["b", "a"], [], ["c"]], [None] * 3))
+    assert names == ["a", "b", "c"]
+    np.testing.assert_allclose(shares, [[0.5, 0.5, 0], [0, 0, 0], [0, 0, 1]])
+
+
+def dataset():
+    return make_dataset(
+        user=[0, 0, 1, 1],
+        item=[0, 1, 0, 2],
+        rating=[4, 2, 5, 3],
+        timestamp=[0, 2 * DAY_S, 5 * DAY_S, 10 * DAY_S],
+        n_items=4,
+    )
+
+
+def test_item_inputs_of_known_events():
+    inputs = ranker_item_inputs(dataset(), np.array([True, True, True, False]))
+    column = {name: inputs[:, index] for index, name in enumerate(ITEM_INPUTS)}
+    np.testing.assert_allclose(column["log_popularity"], np.log1p([2, 1, 0, 0]), atol=1e-6)
+    np.testing.assert_allclose(column["age_days"], [5, 3, np.nan, np.nan])
+    np.testing.assert_allclose(column["rating_mean"], [4.5, 2, np.nan, np.nan])
+    assert np.isnan(column["year"]).all()
+    assert np.all(column["recent_log_popularity"] <= column["log_popularity"])
+
+
+def test_user_inputs_are_nan_for_users_without_events():
+    inputs = ranker_user_inputs(dataset(), np.array([True, True, False, False]))
+    assert inputs.shape == (2, len(USER_INPUTS))
+    assert inputs[0, USER_INPUTS.index("rating_mean")] == 3
+    assert inputs[0, USER_INPUTS.index("recency_days")] == 0
+    assert np.isnan(inputs[1]).all()
+
+
+def test_inputs_without_time_or_ratings_are_nan_and_not_wrong():
+    data = make_dataset(user=[0, 0, 1], item=[0, 1, 1], n_items=3)
+    every = np.ones(3, dtype=bool)
+    items_, users = ranker_item_inputs(data, every), ranker_user_inputs(data, every)
+    for name in ("recent_log_popularity", "age_days", "rating_mean"):
+        assert np.isnan(items_[:, ITEM_INPUTS.index(name)]).all()
+    assert np.isfinite(items_[:, ITEM_INPUTS.index("log_popularity")]).all()
+    assert np.isnan(users).all()
+
+
+@pytest.mark.parametrize("inputs", [ranker_item_inputs, ranker_user_inputs])
+def test_what_is_not_chosen_changes_nothing(inputs):
+    data = random_dataset()
+    chosen = data.timestamp < np.median(data.timestamp)
+    changed = replace(
+        data,
+        item=np.where(chosen, data.item, 0).astype(np.int32),
+        rating=np.where(chosen, data.rating, 1).astype(np.float32),
+        timestamp=np.where(chosen, data.timestamp, 10**9),
+    )
+    np.testing.assert_array_equal(inputs(data, chosen), inputs(changed, chosen))
