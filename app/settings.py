@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     qdrant_url: str = Field(
         "",
         validation_alias=AliasChoices("qdrant_url", "QDRANT_URL"),
-        description="Qdrant server; empty: the index inside the bundle.",
+        description="Qdrant server (gRPC at its port + 1); empty: the bundle's index.",
     )
     qdrant_api_key: str = Field(
         "",
