@@ -29,9 +29,7 @@ def full_softmax(users: Tensor, items: Tensor, targets: Tensor, weights: Tensor)
 
 class _FullSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, users: Tensor, items: Tensor, targets: Tensor, weights: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         user_grad, item_grad = torch.empty_like(users), torch.zeros_like(items)
         loss = users.new_zeros(())
         for start in range(0, len(users), _CHUNK):
