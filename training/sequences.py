@@ -39,11 +39,6 @@ class Sequences:
         self._window = window
         self._ahead = ahead
 
-    @property
-    def positions(self) -> int:
-        """Events that follow another of the same user, each predicted once an epoch."""
-        return int(np.maximum(np.diff(self._offsets) - 1, 0).sum())
-
     def batches(
         self, *, batch_positions: int, seed: int, epoch: int, rank: int = 0, workers: int = 1
     ) -> Iterator[Batch]:

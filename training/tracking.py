@@ -14,17 +14,31 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
+class TrackingError(Exception):
+    """The tracking server cannot be used. The message is one line."""
+
+
 class TrackedRun:
     """A run in MLflow, new or gone on with."""
 
     def __init__(self, name: str, run_id: str | None) -> None:
-        """name: of a new run. run_id: the run to go on with; one that is gone is begun anew."""
+        """name: of a new run. run_id: the run to go on with; one that is gone is begun anew.
+
+        TrackingError when there is no server or database to be reached.
+        """
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         for noisy in ("mlflow", "alembic"):  # importing mlflow makes them speak
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        self._client = MlflowClient(tracking_uri())
+        try:
+            self._client = MlflowClient(tracking_uri())
+            found = self._client.get_experiment_by_name(EXPERIMENT)
+            experiment = (
+                found.experiment_id if found else self._client.create_experiment(EXPERIMENT)
+            )
+        except MlflowException as error:
+            raise TrackingError(str(error).splitlines()[0]) from error
         if run_id is not None:
             try:
                 self._client.update_run(run_id, status="RUNNING")
@@ -32,8 +46,6 @@ class TrackedRun:
                 return
             except MlflowException:
                 pass  # another server, or a database that was thrown away
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        experiment = found.experiment_id if found else self._client.create_experiment(EXPERIMENT)
         self.run_id = self._client.create_run(experiment, run_name=name).info.run_id
 
     def log_params(self, params: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from training.rank import Ranker, divide_validation, fit_ranker
 from training.recipe import Recipe
 from training.run import CHECKPOINTS, MODEL, RECORD, Epoch, Run
 from training.towers import fit_towers
-from training.tracking import TrackedRun
+from training.tracking import TrackedRun, TrackingError, tracking_uri
 
 Report = Callable[[str], None]
 
@@ -53,7 +53,7 @@ def train(request: Request, report: Report) -> Run:
         report(f"{request.out} is finished already, after {len(run.epochs)} epochs")
         return run
     started = time.monotonic()
-    tracked = TrackedRun(request.out.name, run.mlflow_run_id)
+    tracked = _tracked(request.out.name, run.mlflow_run_id)
     run = run.updated(status="running", workers=request.workers, mlflow_run_id=tracked.run_id)
     try:
         run.write(request.out)
@@ -91,7 +91,10 @@ def _new(request: Request, dataset: Dataset) -> Run:
     protocol = request.protocol or "leave-one-out"
     k_core, seed = request.k_core or 0, request.seed or 0
     cut = split(dataset, protocol, k_core=k_core, seed=seed)
-    request.out.mkdir(parents=True, exist_ok=True)
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {request.out} ({error.strerror}): choose another") from error
     return Run(
         status="running",
         data=str(dataset.path.absolute()),
@@ -120,6 +123,15 @@ def _resumed(request: Request, dataset: Dataset) -> Run:
         recipe = run.recipe.model_copy(update={"epochs": request.epochs})
         run = run.updated(status=status, recipe=recipe)
     return run.updated(data=str(dataset.path.absolute()))
+
+
+def _tracked(name: str, run_id: str | None) -> TrackedRun:
+    try:
+        return TrackedRun(name, run_id)
+    except TrackingError as error:
+        raise UserError(
+            f"MLflow at {tracking_uri()} does not answer ({error}): check MLFLOW_TRACKING_URI"
+        ) from error
 
 
 def _train(

@@ -4,7 +4,6 @@ Shape legend: B users, K candidates each, I items, G genres, D vector dimension.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,12 +68,6 @@ class CatalogueInputs:
         norms = np.linalg.norm(directions, axis=1, keepdims=True)
         unit_vectors = directions / np.maximum(norms, 1e-9)
         return cls(unit_vectors.astype(np.float32), item_features, genre_matrix)
-
-    @classmethod
-    def load(cls, directory: Path) -> "CatalogueInputs":
-        """Reads item_vectors.npy, item_features.npy and genre_matrix.npy of a run or a bundle."""
-        names = ("item_vectors", "item_features", "genre_matrix")
-        return cls.build(*(np.load(directory / f"{name}.npy") for name in names))
 
 
 def ranker_features(

@@ -128,11 +128,9 @@ def test_item_features_of_another_width_are_refused_with_what_is_expected():
         CatalogueInputs.build(vectors, np.ones((2, 3), np.float32), genres)
 
 
-def test_inputs_are_read_back_from_a_directory(tmp_path):
+def test_directions_have_length_one_and_leave_out_the_bias():
     inputs, vectors = catalogue()
-    np.save(tmp_path / "item_vectors.npy", vectors)
-    np.save(tmp_path / "item_features.npy", inputs.item_features)
-    np.save(tmp_path / "genre_matrix.npy", inputs.genre_matrix)
-    loaded = CatalogueInputs.load(tmp_path)
-    np.testing.assert_array_equal(loaded.unit_vectors, inputs.unit_vectors)
-    np.testing.assert_allclose(np.linalg.norm(loaded.unit_vectors, axis=1), 1, atol=1e-6)
+    assert inputs.unit_vectors.shape == (ITEMS, DIMENSION - 1)
+    np.testing.assert_allclose(np.linalg.norm(inputs.unit_vectors, axis=1), 1, atol=1e-6)
+    lengths = np.linalg.norm(vectors[:, :-1], axis=1, keepdims=True)
+    np.testing.assert_allclose(inputs.unit_vectors * lengths, vectors[:, :-1], atol=1e-5)

@@ -50,6 +50,18 @@ def test_a_directory_with_something_else_in_it_is_not_touched(tiny):
     assert [path.name for path in (tiny / "out").iterdir()] == ["thesis.tex"]
 
 
+def test_a_run_that_cannot_be_made_there_is_refused(tiny):
+    (tiny / "file").touch()
+    with pytest.raises(UserError, match="cannot make"):
+        train(Request(data=tiny / "data", out=tiny / "file" / "run"), report=lambda line: None)
+
+
+def test_an_mlflow_that_cannot_be_used_is_named_before_anything_is_trained(tiny, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://nowhere")
+    with pytest.raises(UserError, match="gopher://nowhere.*MLFLOW_TRACKING_URI"):
+        ask(tiny)
+
+
 def test_a_run_is_not_begun_again_unasked(tiny):
     with pytest.raises(UserError, match="--resume"):
         train(Request(data=tiny / "data", out=tiny / "run"), report=lambda line: None)
