@@ -68,7 +68,8 @@ def test_users_of_a_batch_do_not_touch_each_other_and_an_empty_history_is_one_ve
     together = made.encode_ragged(*ragged(*histories))
     alone = np.concatenate([made.encode_ragged(*ragged(history)) for history in histories])
     np.testing.assert_allclose(together, alone, atol=1e-6)
-    assert np.array_equal(together[0], together[2]) and np.array_equal(together[0], together[4])
+    # Up to rounding: a matrix product may sum a row in another order at another place.
+    np.testing.assert_allclose(together[[2, 4]], together[[0, 0]], atol=1e-6)
     assert made.encode_ragged(np.zeros(0, np.int32), np.zeros(1, np.int64)).shape == (0, DIMENSION)
 
 
