@@ -28,8 +28,10 @@ console = Console(stderr=True)
 _MARKER = ".marquee-demo"
 _MODELS = "two-tower,ranked,popularity"
 _SHOWN_METRICS = ("hit@10", "recall@10", "coverage@10")
+# On synthetic data more epochs than these gain next to nothing.
+_SYNTHETIC_EPOCHS = "8"
 _SMALL_DATA = ("--users", "300", "--items", "300", "--events", "15000")
-_SMALL_TRAINING = ("--epochs", "2")
+_SMALL_EPOCHS = "2"
 
 
 def register(app: typer.Typer) -> None:
@@ -85,7 +87,8 @@ def stages(workdir: Path, data: Path | None, small: bool) -> list[Stage]:
     """The sub-commands before serving, in running order."""
     raw, prepared, run = workdir / "raw", workdir / "data", workdir / "run"
     synth = Stage("synth", ("data", "synth", str(raw), *(_SMALL_DATA if small else ())))
-    training = _SMALL_TRAINING if small else ()
+    epochs = _SMALL_EPOCHS if small else _SYNTHETIC_EPOCHS if data is None else None
+    training = ("--epochs", epochs) if epochs else ()
     return [
         *([synth] if data is None else []),
         Stage("prepare", ("prepare", str(data or raw), str(prepared))),
