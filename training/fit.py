@@ -58,10 +58,9 @@ class TwoTower(nn.Module):
         sampled: int64 [M] negatives shared by all positions; None scores the whole catalogue.
         """
         items = self.item_tower()
-        users = self.user_tower(functional.embedding(batch.history, items))
         predicted = batch.weights.any(dim=2)
-        users, targets = users[predicted], batch.targets[predicted]
-        weights = batch.weights[predicted]
+        users = self.user_tower(functional.embedding(batch.history, items), predicted)
+        targets, weights = batch.targets[predicted], batch.weights[predicted]
         if sampled is None:
             loss = full_softmax(users, items, targets, weights)
         else:

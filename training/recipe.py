@@ -20,7 +20,7 @@ class Recipe(BaseModel):
     )
     targets_ahead: int = Field(1, ge=1, description="next events that a position predicts")
 
-    epochs: int = Field(30, ge=1, description="passes over the events, at most")
+    epochs: int = Field(16, ge=1, description="passes over the events, at most")
     patience: int = Field(
         3, ge=1, description="epochs without a better validation NDCG@10 before training stops"
     )

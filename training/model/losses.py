@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CHUNK = 512  # positions scored at once: 512 x a few thousand items stay in the cache
+_CHUNK = 256  # positions scored at once: 256 x a few thousand items stay in the cache
 
 
 def full_softmax(users: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -32,10 +32,11 @@ class _FullSoftmax(torch.autograd.Function):
     def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         user_grad, item_grad = torch.empty_like(users), torch.zeros_like(items)
         loss = users.new_zeros(())
+        buffer = users.new_empty(_CHUNK, len(items))  # written again and again, so it stays warm
         for start in range(0, len(users), _CHUNK):
             part = slice(start, start + _CHUNK)
             target, weight = targets[part], weights[part]
-            scores = users[part] @ items.T
+            scores = torch.mm(users[part], items.T, out=buffer[: len(target)])
             highest = scores.amax(1, keepdim=True)
             at_target = scores.gather(1, target) - highest
             softmax = scores.sub_(highest).exp_()

@@ -66,16 +66,17 @@ class UserTower(nn.Module):
         self.register_buffer("item_vectors", torch.zeros(0, DIMENSION), persistent=False)
         self.item_vectors: Tensor
 
-    def forward(self, history: Tensor) -> Tensor:
-        """User vectors after every event: float [B, L, D] item vectors, oldest first, to [B, L, D].
+    def forward(self, history: Tensor, at: Tensor) -> Tensor:
+        """User vectors [T, D] after the T events marked by `at`, in the order of its rows.
 
-        Causal: position t sees events 0..t. Shorter histories are padded on the right.
+        history: float [B, L, D] item vectors, oldest first; a short one is padded on the right.
+        at: bool [B, L]. Causal: position t sees events 0..t.
         """
         batch, length, _ = history.shape
         weights = self._causal_weights(length)
         pooled = weights.flatten(0, 1) @ history
-        states = pooled.view(batch, len(weights), length, DIMENSION).transpose(1, 2).flatten(2)
-        return self._project(states)
+        states = pooled.view(batch, len(weights), length, DIMENSION).transpose(1, 2)
+        return self._project(states[at].flatten(1))
 
     @torch.inference_mode()
     def encode_ragged(

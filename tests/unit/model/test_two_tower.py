@@ -28,7 +28,8 @@ def ragged(*histories):
 def test_training_sees_at_every_position_what_serving_encodes_of_that_prefix(history):
     made = tower()
     with torch.no_grad():
-        states = made(made.item_vectors[torch.tensor(history)][None])[0].numpy()
+        vectors = made.item_vectors[torch.tensor(history)][None]
+        states = made(vectors, torch.ones(1, len(history), dtype=torch.bool)).numpy()
     prefixes = [history[: end + 1] for end in range(len(history))]
     served = made.encode_ragged(*ragged(*prefixes))
     np.testing.assert_allclose(states, served, atol=1e-5)
@@ -38,11 +39,21 @@ def test_what_lies_behind_a_position_does_not_change_it():
     made = tower()
     history = made.item_vectors[torch.arange(10)][None]
     with torch.no_grad():
-        before = made(history)
+        everywhere = torch.ones(1, 10, dtype=torch.bool)
+        before = made(history, everywhere)
         history[:, 6:] = 0
-        after = made(history)
-    assert torch.equal(before[:, :6], after[:, :6])
-    assert not torch.allclose(before[:, 6:], after[:, 6:])
+        after = made(history, everywhere)
+    assert torch.equal(before[:6], after[:6])
+    assert not torch.allclose(before[6:], after[6:])
+
+
+def test_only_the_marked_positions_are_encoded_row_by_row():
+    made = tower()
+    history = made.item_vectors[torch.arange(12)].view(2, 6, DIMENSION)
+    at = torch.tensor([[0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 1]], dtype=torch.bool)
+    with torch.no_grad():
+        every = made(history, torch.ones_like(at)).view(2, 6, DIMENSION)
+        torch.testing.assert_close(made(history, at), every[at])
 
 
 def test_the_bag_state_is_the_sum_over_the_root_of_the_length():
