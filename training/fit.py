@@ -90,6 +90,7 @@ class Learner:
         self._model = TwoTower(recipe, torch.from_numpy(data.item_features))
         self._average = copy.deepcopy(self._model)
         self._steps = 0
+        self._precision = torch.autocast("cpu", torch.bfloat16, enabled=_multiplies_bfloat16())
         self._step: nn.Module = self._model
         if workers > 1:
             self._step = DistributedDataParallel(self._model, broadcast_buffers=False)
@@ -121,7 +122,8 @@ class Learner:
             rank=self._rank,
             workers=self._workers,
         ):
-            loss = self._step(batch, self._sample(negatives))
+            with self._precision:
+                loss = self._step(batch, self._sample(negatives))
             self._optimiser.zero_grad()
             # Workers' gradients are averaged, and each holds a part of the sum.
             (loss * self._workers).backward()
@@ -198,3 +200,9 @@ class Learner:
 def _mix(*numbers: int) -> int:
     """A seed that depends on all of `numbers`."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for it; without them it would be far slower."""
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))

@@ -2,7 +2,8 @@
 
 Shape legend: T predicted positions, I items, P targets of a position, M sampled items, D = 128.
 Every loss is a sum over positions; the caller divides by the number of positions of the global
-batch, so that the gradient does not depend on how a batch is dealt out to workers.
+batch, so that the gradient does not depend on how a batch is dealt out to workers. Products are
+computed in the type of the users' vectors, float32 or bfloat16, and all else in float32.
 """
 
 from typing import Any
@@ -17,8 +18,8 @@ _CHUNK = 256  # positions scored at once: 256 x a few thousand items stay in the
 def full_softmax(users: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy of each position's targets against the whole catalogue, summed.
 
-    users: float [T, D]. items: float [I, D]. targets: int64 [T, P] rows of `items`.
-    weights: float [T, P], the share of each target; 0 makes a target not count.
+    users: [T, D]. items: float32 [I, D]. targets: int64 [T, P] rows of `items`.
+    weights: float32 [T, P], the share of each target; 0 makes a target not count.
 
     Loss and gradients are worked out together chunk by chunk, because writing the [T, I] scores
     to memory and reading them back costs more than computing them.
@@ -30,13 +31,15 @@ def full_softmax(users: Tensor, items: Tensor, targets: Tensor, weights: Tensor)
 class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        user_grad, item_grad = torch.empty_like(users), torch.zeros_like(items)
-        loss = users.new_zeros(())
-        buffer = users.new_empty(_CHUNK, len(items))  # written again and again, so it stays warm
+        user_grad = torch.empty_like(users, dtype=torch.float32)
+        item_grad = torch.zeros_like(items, dtype=torch.float32)
+        loss = item_grad.new_zeros(())
+        items = items.to(users.dtype)
+        buffer = user_grad.new_empty(_CHUNK, len(items))  # written again and again: it stays warm
         for start in range(0, len(users), _CHUNK):
             part = slice(start, start + _CHUNK)
             target, weight = targets[part], weights[part]
-            scores = torch.mm(users[part], items.T, out=buffer[: len(target)])
+            scores = buffer[: len(target)].copy_(users[part] @ items.T)
             highest = scores.amax(1, keepdim=True)
             at_target = scores.gather(1, target) - highest
             softmax = scores.sub_(highest).exp_()
@@ -45,8 +48,9 @@ class _FullSoftmax(torch.autograd.Function):
             # d loss / d scores = total weight * softmax - weight at the targets
             gradient = softmax.mul_(weight.sum(1, keepdim=True) / total)
             gradient.scatter_add_(1, target, -weight)
-            torch.mm(gradient, items, out=user_grad[part])
-            item_grad.addmm_(gradient.T, users[part])
+            gradient = gradient.to(users.dtype)
+            user_grad[part] = gradient @ items
+            item_grad += gradient.T @ users[part]
         ctx.save_for_backward(user_grad, item_grad)
         return loss
 
@@ -66,7 +70,7 @@ def sampled_softmax(
     all positions. A sampled item that is one of the position's targets is left out of its
     denominator. Uniform samples need no logQ correction: it would be the same for every item.
     """
-    negative = users @ items[sampled].T
+    negative = (users @ items[sampled].T.to(users.dtype)).float()
     is_target = (targets[:, :, None] == sampled) & (weights[:, :, None] > 0)
     negative = negative.masked_fill(is_target.any(1), -torch.inf)
     positive = (users[:, None, :] * items[targets]).sum(2)
