@@ -1,7 +1,9 @@
 """Turns concurrent calls into batches, without a clock.
 
-A batch starts as soon as fewer than `max_in_flight` are running; whoever arrives meanwhile joins
-the next one. So an idle service adds no wait, and a busy one makes bigger batches by itself.
+A batch starts at once when none is running. Beside running ones, of which there are fewer than
+`max_in_flight`, it starts when as many wait as its fair share of all that are being served: else
+the first who comes would take a slot, and the cost of a batch, for himself. So an idle service
+adds no wait, and a busy one makes big, even batches by itself.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class Coalescer(Generic[T, R]):
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], int] = {}  # and the size of its batch
         self._flush_scheduled = False
 
     async def submit(self, item: T) -> R:
@@ -46,14 +48,20 @@ class Coalescer(Generic[T, R]):
     def _flush(self) -> None:
         self._flush_scheduled = False
         while self._waiting and len(self._running) < self._max_in_flight:
-            batch = self._waiting[: self._max_batch]
-            del self._waiting[: self._max_batch]
+            size = min(self._fair_share(), self._max_batch)
+            if self._running and len(self._waiting) < size:
+                return
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
             task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._running.add(task)
+            self._running[task] = len(batch)
             task.add_done_callback(self._finished)
 
+    def _fair_share(self) -> int:
+        """The size of each batch if all who wait or are being served were in `max_in_flight`."""
+        return -(-(len(self._waiting) + sum(self._running.values())) // self._max_in_flight)
+
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._flush()
 
     async def _run(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:

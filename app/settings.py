@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(64, gt=0, description="Most requests that walk the graph together.")
     batches_in_flight: int = Field(
-        1, gt=0, description="Batches that one ingress replica has in the graph at once."
+        2, gt=0, description="Batches that one ingress replica has in the graph at once."
     )
     max_ongoing_requests: int = Field(
         1000, gt=0, description="Requests one ingress replica holds before others wait outside."

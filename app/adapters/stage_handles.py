@@ -16,7 +16,9 @@ Handle = DeploymentHandle[Any]
 
 def _plain_pickle(handle: Handle) -> Handle:
     # Arrays and our own classes need nothing that only cloudpickle can do.
-    return handle.options(request_serialization="pickle", response_serialization="pickle")
+    return handle.options(
+        _by_reference=False, request_serialization="pickle", response_serialization="pickle"
+    )
 
 
 @contextmanager

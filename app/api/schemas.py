@@ -60,7 +60,7 @@ class RecommendRequest(_Body):
 
     user_id: Identifier
     num_recommendations: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 10
-    filters: Filters = Filters()
+    filters: Filters = Field(default_factory=Filters)
     exclude_watched: StrictBool = True
     exclude_ids: Annotated[list[Identifier], Field(max_length=10_000)] = []
     history: Annotated[

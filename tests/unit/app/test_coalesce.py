@@ -36,9 +36,39 @@ async def test_an_idle_coalescer_starts_at_once_and_later_calls_share_the_next_b
 async def test_calls_of_one_turn_of_the_loop_share_a_batch_up_to_its_size():
     double = Doubling()
     double.go.set()
-    coalescer = Coalescer(double, max_batch=3, max_in_flight=2)
+    coalescer = Coalescer(double, max_batch=3, max_in_flight=1)
     assert await asyncio.gather(*map(coalescer.submit, range(5))) == [0, 2, 4, 6, 8]
     assert double.batches == [[0, 1, 2], [3, 4]]
+
+
+async def test_beside_a_running_batch_another_starts_only_with_its_fair_share():
+    double = Doubling()
+    coalescer = Coalescer(double, max_batch=10, max_in_flight=2)
+    calls = [asyncio.create_task(coalescer.submit(n)) for n in range(4)]
+    await asyncio.sleep(0.01)
+    assert double.batches == [[0, 1], [2, 3]]
+    double.go.set()
+    await asyncio.gather(*calls)
+    double.go.clear()
+    calls = [asyncio.create_task(coalescer.submit(n)) for n in range(4, 6)]
+    await asyncio.sleep(0.01)
+    calls += [asyncio.create_task(coalescer.submit(n)) for n in range(6, 9)]
+    await asyncio.sleep(0.01)
+    assert double.batches[2:] == [[4], [5]]  # three wait for a slot
+    double.go.set()
+    await asyncio.gather(*calls)
+    assert sorted(map(len, double.batches[4:])) == [1, 2]  # dealt out evenly
+
+
+async def test_a_smaller_rest_waits_beside_a_big_batch_and_goes_when_it_ends():
+    double = Doubling()
+    coalescer = Coalescer(double, max_batch=2, max_in_flight=2)
+    calls = [asyncio.create_task(coalescer.submit(n)) for n in range(3)]
+    await asyncio.sleep(0.01)
+    assert double.batches == [[0, 1]]
+    double.go.set()
+    assert await asyncio.gather(*calls) == [0, 2, 4]
+    assert double.batches == [[0, 1], [2]]
 
 
 async def test_no_more_batches_run_than_allowed():
