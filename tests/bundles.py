@@ -12,7 +12,7 @@ import torch
 from training.bundle_writer import Contents, popularity_order, write_files, write_manifest
 from training.drift import baseline
 from training.model.manifest import DataRecord, SplitRecord, TrackingRecord
-from training.model.ranking import ITEM_INPUTS, RANKER_FEATURES, USER_INPUTS
+from training.model.ranking import ITEM_INPUTS, RANKER_FEATURES, SUCCESSORS, USER_INPUTS
 from training.model.two_tower import DIMENSION, TowerConfig, UserTower
 
 GENRES = ["Action", "Comedy", "Drama", "Horror", "Sci-Fi"]
@@ -63,6 +63,8 @@ def tiny_contents(
         item_features=rng.normal(size=(n_items, len(ITEM_INPUTS))),
         genres=GENRES,
         genre_matrix=matrix,
+        successors=np.full((n_items, SUCCESSORS), n_items),
+        successor_weights=np.zeros((n_items, SUCCESSORS)),
         users=users,
         user_history=history,
         user_offsets=offsets,

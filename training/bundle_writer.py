@@ -42,6 +42,8 @@ class Contents:
     item_features: np.ndarray
     genres: list[str]
     genre_matrix: np.ndarray
+    successors: np.ndarray
+    successor_weights: np.ndarray
     users: np.ndarray
     user_history: np.ndarray
     user_offsets: np.ndarray
@@ -86,6 +88,8 @@ def _arrays(contents: Contents) -> dict[str, np.ndarray]:
     return {
         "item_features": contents.item_features.astype(np.float32),
         "genre_matrix": contents.genre_matrix.astype(np.float32),
+        "successors": contents.successors.astype(np.int32),
+        "successor_weights": contents.successor_weights.astype(np.float32),
         "user_ids": _id_array(contents.users),
         "user_history": contents.user_history.astype(np.int32),
         "user_offsets": contents.user_offsets.astype(np.int64),

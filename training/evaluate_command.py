@@ -208,8 +208,7 @@ def scorer(name: str, subject: Subject, known: Known, seed: int) -> Scorer:
     from training.baselines import BASELINES
     from training.data.splits import TRAIN, VALIDATION
     from training.evaluate import RankedScorer, TowerScorer
-    from training.inputs import genre_shares, ranker_item_inputs, ranker_user_inputs
-    from training.model.ranking import CatalogueInputs
+    from training.inputs import catalogue_inputs, ranker_user_inputs
     from training.run import MODEL
 
     if subject.run is None or name in BASELINES:
@@ -219,16 +218,12 @@ def scorer(name: str, subject: Subject, known: Known, seed: int) -> Scorer:
     if name == "two-tower":
         return tower
     before_test = np.isin(subject.split.fold, (TRAIN, VALIDATION))
-    inputs = CatalogueInputs.build(
-        np.load(model_dir / "item_vectors.npy"),
-        ranker_item_inputs(dataset, before_test),
-        genre_shares(dataset.items)[1],
-    )
+    vectors = np.load(model_dir / "item_vectors.npy")
     return RankedScorer(
         tower,
         known,
         lightgbm.Booster(model_file=model_dir / "ranker.txt"),
-        inputs,
+        catalogue_inputs(dataset, vectors, before_test),
         ranker_user_inputs(dataset, before_test),
         subject.n_candidates,
     )

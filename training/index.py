@@ -40,6 +40,8 @@ def write_index(path: Path, items: Items, vectors: np.ndarray) -> None:
         vectors=EdgeVectorParams(size=vectors.shape[1], distance=Distance.Dot),
         hnsw_config=_HNSW,
         wal_enabled=False,
+        # A replica has one CPU; by default eight threads would take turns on it.
+        max_search_threads=1,
     )
     shard = EdgeShard.create(str(path), config)
     for field, schema in PAYLOAD_INDEXES.items():

@@ -15,7 +15,7 @@ from training.bundle_writer import MODEL_FILES, Contents, popularity_order, writ
 from training.data.dataset import Dataset, load
 from training.drift import baseline
 from training.errors import UserError
-from training.inputs import genre_shares, ranker_item_inputs, ranker_user_inputs
+from training.inputs import genre_shares, ranker_item_inputs, ranker_user_inputs, successors
 from training.model.bundle import Bundle, BundleError
 from training.model.manifest import DataRecord, Manifest, SplitRecord, TrackingRecord
 from training.model.store import Production
@@ -98,6 +98,7 @@ def _contents(run: Path, record: Run, dataset: Dataset) -> Contents:
     every = np.ones(dataset.n_events, dtype=bool)
     genres, matrix = genre_shares(dataset.items)
     popularity = _popularity(dataset)
+    followers, weights = successors(dataset, every)
     return Contents(
         model_dir=run / MODEL,
         entity_name=dataset.entity,
@@ -105,6 +106,8 @@ def _contents(run: Path, record: Run, dataset: Dataset) -> Contents:
         item_features=ranker_item_inputs(dataset, every),
         genres=genres,
         genre_matrix=matrix,
+        successors=followers,
+        successor_weights=weights,
         users=dataset.user_ids,
         user_history=dataset.item,
         user_offsets=dataset.offsets,

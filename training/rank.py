@@ -16,9 +16,9 @@ import numpy as np
 from training.data.dataset import Dataset
 from training.data.splits import TRAIN, VALIDATION, Split
 from training.evaluate import Known, Lists, fold_events, rank_catalogue
-from training.inputs import genre_shares, ranker_item_inputs, ranker_user_inputs
+from training.inputs import catalogue_inputs, ranker_user_inputs
 from training.metrics import Interval, gain_interval, hit_matrix, user_metrics
-from training.model.ranking import RANKER_FEATURES, CatalogueInputs, ranker_features
+from training.model.ranking import RANKER_FEATURES, ranker_features
 from training.model.two_tower import UserTower
 from training.recipe import Recipe
 
@@ -138,9 +138,7 @@ def _candidate_groups(
     hidden = np.random.default_rng(seed).random(len(users)) < _UNKNOWN_SHARE
     user_inputs[hidden] = np.nan
     rows = ranker_features(
-        CatalogueInputs.build(
-            vectors, ranker_item_inputs(dataset, past), genre_shares(dataset.items)[1]
-        ),
+        catalogue_inputs(dataset, vectors, past),
         lists.items,
         lists.scores,
         *known.histories(users),
@@ -187,7 +185,7 @@ def _fit(groups: _Groups, recipe: Recipe, seed: int) -> lightgbm.Booster:
         "lambdarank_truncation_level": 2 * CUTOFF,
         "num_leaves": recipe.ranker_leaves,
         "learning_rate": recipe.ranker_learning_rate,
-        "min_data_in_leaf": 100,
+        "min_data_in_leaf": 300,
         "feature_fraction": 0.7,
         "seed": seed,
         "deterministic": True,

@@ -17,7 +17,11 @@ class RankerStage:
         """depth: candidates scored per user; those behind keep their order behind."""
         self._booster = lightgbm.Booster(model_file=str(bundle.ranker_path))
         self._catalogue = CatalogueInputs.build(
-            bundle.item_vectors, bundle.item_features, bundle.genre_matrix
+            bundle.item_vectors,
+            bundle.item_features,
+            bundle.genre_matrix,
+            bundle.successors,
+            bundle.successor_weights,
         )
         self._user_features = bundle.user_features
         self._depth = depth

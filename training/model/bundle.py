@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from training.model.manifest import MANIFEST, BundleError, Manifest, read_manifest, sha256
-from training.model.ranking import ITEM_INPUTS, RANKER_FEATURES, USER_INPUTS
+from training.model.ranking import ITEM_INPUTS, RANKER_FEATURES, SUCCESSORS, USER_INPUTS
 
 __all__ = ["FULL_SCAN_KB", "INDEX", "Bundle", "BundleError", "Items", "Manifest"]
 
@@ -41,6 +41,8 @@ REQUIRED_FILES = (
     "items.parquet",
     "item_features.npy",
     "genre_matrix.npy",
+    "successors.npy",
+    "successor_weights.npy",
     "user_ids.npy",
     "user_history.npy",
     "user_offsets.npy",
@@ -108,6 +110,8 @@ class Bundle:
     item_vectors      float32 [I, D]   score of an item = its row · the user vector
     item_features     float32 [I, Fi]  columns training.model.ranking.ITEM_INPUTS
     genre_matrix      float32 [I, G]   multi-hot over manifest.genres, rows sum to 1 or 0
+    successors        int32 [I, N]     item_idx that follow each item most; I: there are fewer
+    successor_weights float32 [I, N]   how strongly, falling; 0 where there are fewer
     user_ids          int64 or bytes [U], strictly ascending
     user_history      int32 [E]        item_idx of all events, by user, oldest first
     user_offsets      int64 [U+1]      events of user row u are user_offsets[u]:user_offsets[u+1]
@@ -121,6 +125,8 @@ class Bundle:
     item_vectors: npt.NDArray[np.float32]
     item_features: npt.NDArray[np.float32]
     genre_matrix: npt.NDArray[np.float32]
+    successors: npt.NDArray[np.int32]
+    successor_weights: npt.NDArray[np.float32]
     user_ids: npt.NDArray[Any]
     user_history: npt.NDArray[np.int32]
     user_offsets: npt.NDArray[np.int64]
@@ -213,6 +219,8 @@ def _layout(manifest: Manifest) -> dict[str, tuple[str, tuple[int | None, ...]]]
         "item_vectors": ("f4", (items, manifest.dimension)),
         "item_features": ("f4", (items, len(ITEM_INPUTS))),
         "genre_matrix": ("f4", (items, len(manifest.genres))),
+        "successors": ("i4", (items, SUCCESSORS)),
+        "successor_weights": ("f4", (items, SUCCESSORS)),
         "user_ids": ("", (users,)),
         "user_history": ("i4", (None,)),
         "user_offsets": ("i8", (users + 1,)),

@@ -1,6 +1,6 @@
 """What the second-stage ranker sees of a (user, candidate) pair: the same code offline and online.
 
-Shape legend: B users, K candidates each, I items, G genres, D vector dimension.
+Shape legend: B users, K candidates each, I items, G genres, D vector dimension, N successors.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ ITEM_INPUTS = (
 )
 USER_INPUTS = ("rating_mean", "rating_std", "velocity_per_month", "recency_days")
 SIMILARITY_WINDOWS = (1, 5, 20)
+SUCCESSORS = 64  # N, kept of each item
 RANKER_FEATURES = (
     "tower_score",
     "tower_score_gap",
@@ -29,6 +30,8 @@ RANKER_FEATURES = (
     *(f"item_{name}" for name in ITEM_INPUTS),
     *(f"user_{name}" for name in USER_INPUTS),
     *(f"similarity_{kind}_{n}" for n in SIMILARITY_WINDOWS for kind in ("max", "mean")),
+    "follows_last",
+    "follows_recent",
     "genre_affinity",
     "recent_genre_affinity",
     "popularity_gap",
@@ -37,6 +40,8 @@ RANKER_FEATURES = (
 )
 
 _TASTE_EVENTS = 200
+_FOLLOWED_EVENTS = 5
+_FOLLOWED_DECAY = 0.7  # per event of age
 _LOG_POPULARITY = ITEM_INPUTS.index("log_popularity")
 _YEAR = ITEM_INPUTS.index("year")
 
@@ -48,15 +53,24 @@ class CatalogueInputs:
     unit_vectors: item vectors without the bias coordinate, scaled to length 1, [I, D - 1].
     item_features: columns are ITEM_INPUTS, [I, len(ITEM_INPUTS)].
     genre_matrix: row-normalised multi-hot, all zero without genres, [I, G].
+    successors: item_idx int32 [I, N] that follow each item most; I where there are fewer.
+    successor_weights: how strongly, float32 [I, N]; 0 where there are fewer.
     """
 
     unit_vectors: Floats
     item_features: Floats
     genre_matrix: Floats
+    successors: NDArray[np.int32]
+    successor_weights: Floats
 
     @classmethod
     def build(
-        cls, item_vectors: Floats, item_features: Floats, genre_matrix: Floats
+        cls,
+        item_vectors: Floats,
+        item_features: Floats,
+        genre_matrix: Floats,
+        successors: NDArray[np.int32],
+        successor_weights: Floats,
     ) -> "CatalogueInputs":
         """Checks the widths and normalises item_vectors [I, D], whose last coordinate is a bias."""
         if item_features.shape[1] != len(ITEM_INPUTS):
@@ -67,7 +81,13 @@ class CatalogueInputs:
         directions = item_vectors[:, :-1]
         norms = np.linalg.norm(directions, axis=1, keepdims=True)
         unit_vectors = directions / np.maximum(norms, 1e-9)
-        return cls(unit_vectors.astype(np.float32), item_features, genre_matrix)
+        return cls(
+            unit_vectors.astype(np.float32),
+            item_features,
+            genre_matrix,
+            successors,
+            successor_weights,
+        )
 
 
 def ranker_features(
@@ -102,6 +122,8 @@ def ranker_features(
     for column in range(len(USER_INPUTS)):
         put(user_features[:, column, None])
     for values in _similarities(catalogue.unit_vectors, candidates, history, offsets):
+        put(values)
+    for values in _follows(catalogue, candidates, history, offsets):
         put(values)
 
     genres = catalogue.genre_matrix[candidates]
@@ -142,6 +164,34 @@ def _similarities(
     for value in values:
         value[lengths == 0] = np.nan
     return values
+
+
+def _follows(
+    catalogue: CatalogueInputs,
+    candidates: NDArray[np.int32],
+    history: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+) -> list[Floats]:
+    """How strongly each candidate follows the last event, and the last five by age, [B, K].
+
+    NaN for an empty history. The tower knows order through 128 dimensions; this is the pairs
+    themselves, which it rounds off.
+    """
+    last, recent = np.full((2, *candidates.shape), np.nan, dtype=np.float32)
+    # One slot more than items, for the padding of successors (I) and of candidates (-1).
+    strength = np.zeros(len(catalogue.successors) + 1, dtype=np.float32)
+    for user, chosen in enumerate(candidates):
+        newest = history[offsets[user] : offsets[user + 1]][: -_FOLLOWED_EVENTS - 1 : -1]
+        if not len(newest):
+            continue
+        followers, weights = catalogue.successors[newest], catalogue.successor_weights[newest]
+        for age in range(len(newest)):
+            strength[followers[age]] += _FOLLOWED_DECAY**age * weights[age]
+            if age == 0:
+                last[user] = strength[chosen]
+        recent[user] = strength[chosen]
+        strength[followers] = 0
+    return [last, recent]
 
 
 def _window_mean(

@@ -4,6 +4,7 @@ import pytest
 from training.model.ranking import (
     ITEM_INPUTS,
     RANKER_FEATURES,
+    SUCCESSORS,
     USER_INPUTS,
     CatalogueInputs,
     ranker_features,
@@ -19,7 +20,12 @@ def catalogue(seed=0):
     features = rng.normal(size=(ITEMS, len(ITEM_INPUTS))).astype(np.float32)
     features[::4, ITEM_INPUTS.index("year")] = np.nan
     vectors = rng.normal(size=(ITEMS, DIMENSION)).astype(np.float32)
-    return CatalogueInputs.build(vectors, features, genres), vectors
+    successors = rng.permuted(np.tile(np.arange(ITEMS, dtype=np.int32), (ITEMS, 1)), axis=1)
+    weights = -np.sort(-rng.random((ITEMS, SUCCESSORS), np.float32), axis=1)
+    # Half of the slots are padding, as for an item that few others follow.
+    successors, weights = successors[:, :SUCCESSORS], weights[:, : len(successors[0])]
+    successors[:, ITEMS // 2 :], weights[:, ITEMS // 2 :] = ITEMS, 0
+    return CatalogueInputs.build(vectors, features, genres, successors, weights), vectors
 
 
 def rows_of(histories, candidates, inputs=None, users=None):
@@ -117,6 +123,23 @@ def test_an_empty_slot_is_a_row_of_nan():
     assert not np.isnan(column(rows, "tower_score")[[0, 0, 1], [0, 1, 0]]).any()
 
 
+def test_a_candidate_follows_the_last_events_as_strongly_as_their_successors_say():
+    inputs, _ = catalogue()
+    history, candidates = [3, 9, 9, 1, 7, 2, 30], [5, 6, 8, -1]
+    rows, _ = rows_of([history, []], [candidates, candidates], inputs)
+
+    def strength(item, candidate):
+        place = np.flatnonzero(inputs.successors[item] == candidate)
+        return inputs.successor_weights[item][place].sum()
+
+    for slot, candidate in enumerate(candidates[:3]):
+        recent = sum(0.7**age * strength(i, candidate) for age, i in enumerate([30, 2, 7, 1, 9]))
+        assert column(rows, "follows_last")[0, slot] == pytest.approx(strength(30, candidate))
+        assert column(rows, "follows_recent")[0, slot] == pytest.approx(recent, rel=1e-5)
+    assert np.isnan(column(rows, "follows_last")[0, 3])
+    assert np.isnan(column(rows, "follows_recent")[1]).all()
+
+
 def test_no_users_give_no_rows():
     rows, _ = rows_of([], np.zeros((0, 5)))
     assert rows.shape == (0, 5, len(RANKER_FEATURES))
@@ -124,8 +147,9 @@ def test_no_users_give_no_rows():
 
 def test_item_features_of_another_width_are_refused_with_what_is_expected():
     vectors, genres = np.ones((2, 4), np.float32), np.ones((2, 1), np.float32)
+    nothing = np.full((2, 1), 2, np.int32), np.zeros((2, 1), np.float32)
     with pytest.raises(ValueError, match="log_popularity"):
-        CatalogueInputs.build(vectors, np.ones((2, 3), np.float32), genres)
+        CatalogueInputs.build(vectors, np.ones((2, 3), np.float32), genres, *nothing)
 
 
 def test_directions_have_length_one_and_leave_out_the_bias():

@@ -195,6 +195,8 @@ def test_the_ranker_reorders_the_candidates_and_adds_none(tower_dir):
         np.load(tower_dir / "item_vectors.npy"),
         np.zeros((30, len(ITEM_INPUTS)), np.float32),
         np.zeros((30, 2), np.float32),
+        np.full((30, 1), 30, np.int32),
+        np.zeros((30, 1), np.float32),
     )
     users = np.arange(data.n_users)
     unknown = np.full((data.n_users, len(USER_INPUTS)), np.nan, np.float32)

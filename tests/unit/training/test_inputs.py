@@ -10,8 +10,9 @@ from training.inputs import (
     item_tower_features,
     ranker_item_inputs,
     ranker_user_inputs,
+    successors,
 )
-from training.model.ranking import ITEM_INPUTS, USER_INPUTS
+from training.model.ranking import ITEM_INPUTS, SUCCESSORS, USER_INPUTS
 
 DAY_S = 86_400
 
@@ -55,6 +56,23 @@ def dataset():
         timestamp=[0, 2 * DAY_S, 5 * DAY_S, 10 * DAY_S],
         n_items=4,
     )
+
+
+def test_successors_are_the_items_that_follow_most_and_soonest():
+    data = make_dataset(user=[0, 0, 0, 1, 1], item=[0, 1, 2, 0, 1], n_items=4)
+    ids, weights = successors(data, np.ones(5, bool))
+    assert ids.shape == weights.shape == (4, SUCCESSORS)
+    assert ids[0, :3].tolist() == [1, 2, 4]  # 4: there are no more
+    # 0 is followed by 1 twice at distance 1, by 2 once at distance 2; n = 2, 2, 1.
+    np.testing.assert_allclose(weights[0, :3], [2 / 7, 0.5 / np.sqrt(7 * 6), 0], rtol=1e-6)
+    assert (ids[2:] == 4).all() and not weights[2:].any()
+
+
+def test_successors_know_the_chosen_events_only():
+    data = make_dataset(user=[0, 0, 0], item=[0, 1, 2], n_items=3)
+    ids, _ = successors(data, np.array([True, False, True]))
+    assert ids[0, 0] == 2
+    assert (ids[1] == 3).all()
 
 
 def test_item_inputs_of_known_events():
