@@ -5,6 +5,7 @@ Everything started here is a child of this process and ends with it.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -75,7 +76,7 @@ class LocalService:
             self._deploy(settings)
             self._wait_until_ready()
         except BaseException:
-            self._stack.close()
+            self._end()
             raise
         return self
 
@@ -86,7 +87,12 @@ class LocalService:
         trace: TracebackType | None,
     ) -> None:
         """End everything, in reverse order."""
-        self._stack.close()
+        self._end()
+
+    def _end(self) -> None:
+        # Ray prints, to stdout, that Serve's controller is gone, which is what it was told to do.
+        with redirect_stdout(io.StringIO()):
+            self._stack.close()
 
     def _check_bundle(self) -> None:
         try:
