@@ -102,7 +102,11 @@ class Learner:
         )
         offsets = np.searchsorted(data.train.user, np.arange(data.train.n_users + 1))
         self._sequences = Sequences(
-            data.train.item, offsets, window=recipe.history_length, ahead=recipe.targets_ahead
+            data.train.item,
+            offsets,
+            window=recipe.history_length,
+            ahead=recipe.targets_ahead,
+            shuffled=recipe.shuffled,
         )
 
     def run_epoch(self, epoch: int) -> float:

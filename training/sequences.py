@@ -32,12 +32,19 @@ class Batch:
 class Sequences:
     """The events of a fold, in each user's order: item int32 [E], offsets int64 [U + 1]."""
 
-    def __init__(self, item: np.ndarray, offsets: np.ndarray, *, window: int, ahead: int) -> None:
-        """window: most positions predicted at once. ahead: P, targets of a position."""
+    def __init__(
+        self, item: np.ndarray, offsets: np.ndarray, *, window: int, ahead: int, shuffled: bool
+    ) -> None:
+        """window: most positions predicted at once. ahead: P, targets of a position.
+
+        shuffled: each epoch puts every user's events in another random order, so that a position
+        predicts any other item of the user, not what comes next.
+        """
         self._item = item
         self._offsets = offsets
         self._window = window
         self._ahead = ahead
+        self._shuffled = shuffled
 
     def batches(
         self, *, batch_positions: int, seed: int, epoch: int, rank: int = 0, workers: int = 1
@@ -47,6 +54,7 @@ class Sequences:
         batch_positions: predicted positions of a global batch, about.
         """
         rng = np.random.default_rng((seed, epoch))
+        item = self._shuffle(rng) if self._shuffled else self._item
         starts, lengths, ends = self._windows(rng)
         order = rng.permutation(len(starts))
         ticks = np.cumsum(lengths[order]) // batch_positions
@@ -54,7 +62,13 @@ class Sequences:
             by_length = batch[np.argsort(lengths[batch], kind="stable")]
             mine = by_length[rank::workers]
             positions = int(lengths[batch].sum())
-            yield self._batch(starts[mine], lengths[mine], ends[mine], positions)
+            yield self._batch(item, starts[mine], lengths[mine], ends[mine], positions)
+
+    def _shuffle(self, rng: np.random.Generator) -> np.ndarray:
+        """The items with every user's in a random order, int32 [E]."""
+        user = np.repeat(np.arange(len(self._offsets) - 1), np.diff(self._offsets))
+        shuffled: np.ndarray = self._item[np.lexsort((rng.random(len(user)), user))]
+        return shuffled
 
     def _windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Start and length of every window, in events, and the end of its user's events.
@@ -74,7 +88,12 @@ class Sequences:
         return first[user] + start, stop - start, end[user]
 
     def _batch(
-        self, starts: np.ndarray, lengths: np.ndarray, ends: np.ndarray, positions: int
+        self,
+        item: np.ndarray,
+        starts: np.ndarray,
+        lengths: np.ndarray,
+        ends: np.ndarray,
+        positions: int,
     ) -> Batch:
         longest = int(lengths.max(initial=1))
         position = starts[:, None] + np.arange(longest)
@@ -82,13 +101,13 @@ class Sequences:
         follow = position[:, :, None] + np.arange(1, self._ahead + 1)
         exists = inside[:, :, None] & (follow < ends[:, None, None])
         weights = exists / np.maximum(exists.sum(2, keepdims=True), 1)
-        last = len(self._item) - 1
+        last = len(item) - 1
         return Batch(
             history=torch.from_numpy(
-                np.where(inside, self._item[np.minimum(position, last)], 0).astype(np.int64)
+                np.where(inside, item[np.minimum(position, last)], 0).astype(np.int64)
             ),
             targets=torch.from_numpy(
-                np.where(exists, self._item[np.minimum(follow, last)], 0).astype(np.int64)
+                np.where(exists, item[np.minimum(follow, last)], 0).astype(np.int64)
             ),
             weights=torch.from_numpy(weights.astype(np.float32)),
             positions=positions,

@@ -17,7 +17,7 @@ from training.fit import TrainingData
 from training.inputs import item_tower_features
 from training.model.two_tower import UserTower
 from training.rank import Ranker, divide_validation, fit_ranker
-from training.recipe import Recipe
+from training.recipe import recipe_for
 from training.run import CHECKPOINTS, MODEL, RECORD, Epoch, Run
 from training.towers import fit_towers
 from training.tracking import TrackedRun, TrackingError, tracking_uri
@@ -85,10 +85,10 @@ def _new(request: Request, dataset: Dataset) -> Run:
         raise UserError(f"{request.out} holds a run: add --resume to go on with it, or another out")
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise UserError(f"{request.out} exists and is not empty: choose another directory")
-    recipe = Recipe()
+    protocol = request.protocol or "leave-one-out"
+    recipe = recipe_for(protocol)
     if request.epochs is not None:
         recipe = recipe.model_copy(update={"epochs": request.epochs})
-    protocol = request.protocol or "leave-one-out"
     k_core, seed = request.k_core or 0, request.seed or 0
     cut = split(dataset, protocol, k_core=k_core, seed=seed)
     try:

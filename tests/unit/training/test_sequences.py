@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from training.sequences import Sequences
 
 
-def sequences(lengths, window=5, ahead=1):
+def sequences(lengths, window=5, ahead=1, shuffled=False):
     """Users whose items are 100 * user + place, so that a number says where it comes from."""
     item = [100 * user + place for user, length in enumerate(lengths) for place in range(length)]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Sequences(np.array(item, np.int32), offsets, window=window, ahead=ahead)
+    return Sequences(
+        np.array(item, np.int32), offsets, window=window, ahead=ahead, shuffled=shuffled
+    )
 
 
 def predictions(batches):
@@ -45,6 +47,18 @@ def test_every_event_after_a_users_first_is_predicted_once_an_epoch(lengths, win
     ]
     assert predictions(batches) == expected
     assert sum(batch.positions for batch in batches) == len(expected)
+
+
+def test_shuffled_events_stay_with_their_user_and_come_in_another_order_each_epoch():
+    shuffled = sequences([30, 0, 12], window=40, shuffled=True)
+    orders = []
+    for epoch in (0, 1, 1):
+        pairs = predictions(shuffled.batches(batch_positions=100, seed=1, epoch=epoch))
+        assert all(last // 100 == target // 100 for last, target in pairs)
+        assert len(pairs) == 29 + 11
+        assert len({target for _, target in pairs}) == len(pairs)
+        orders.append(pairs)
+    assert orders[0] != orders[1] == orders[2]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
