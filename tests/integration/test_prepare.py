@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from training.data import dataset
 from training.data.commands import register
 from training.data.features import genre_matrix, item_features, user_features
+from training.data.movielens import detect
 from training.data.prepare import prepare
-from training.data.sources import detect
 from training.data.splits import TEST, split
 from training.data.synthetic import write_synthetic
 from training.errors import UserError

@@ -1,5 +1,6 @@
 """Directories that appear whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from training.errors import UserError
+
+NO_ROOM_OR_RIGHT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
 
 
 @contextmanager
@@ -28,6 +31,10 @@ def staged_directory(out: Path, *, marker: str) -> Iterator[Path]:
     try:
         yield staging
         _swap(staging, out)
+    except OSError as error:
+        if error.errno not in NO_ROOM_OR_RIGHT:
+            raise
+        raise UserError(f"cannot write in {out.parent}: {error.strerror}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -2,14 +2,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.data.catalogue import read_catalogue, spoken_name, title_year
+from training.data.catalogue import read_catalogue
+from training.data.movielens import spoken_name, title_year
 from training.data.sources import CatalogueFile
 from training.errors import UserError
 
 
 def _read(path, text, shape, encoding="utf-8", item="id"):
     path.write_bytes(text.encode(encoding))
-    return read_catalogue(CatalogueFile(path, shape, item))
+    return read_catalogue(CatalogueFile(str(path), shape, item))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_generic_catalogue_keeps_its_further_columns(tmp_path):
             "name": "Chair",
             "genres": ["Home", "Wood"],
             "year": 2020,
-            "price": "9.5",
+            "price": 9.5,
         },
         {
             "item_id": "a",
@@ -94,7 +95,7 @@ def test_a_generic_catalogue_keeps_its_further_columns(tmp_path):
 def test_a_parquet_catalogue_may_hold_lists_of_genres_and_no_titles(tmp_path):
     path = tmp_path / "items.parquet"
     pq.write_table(pa.table({"id": [4, 5], "genres": [["a", "b"], None]}), path)
-    table = read_catalogue(CatalogueFile(path, "columns", "id"))
+    table = read_catalogue(CatalogueFile(str(path), "columns", "id"))
     assert table["item_id"].type == pa.int64()
     assert table["title"].to_pylist() == ["4", "5"]
     assert table["genres"].to_pylist() == [["a", "b"], []]
