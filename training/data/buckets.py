@@ -312,9 +312,9 @@ def _write_users(users: np.ndarray, sums: list[UserSums], bucket: int, plan: Buc
         }
         for field in fields(UserSums)[:-1]:
             columns[field.name] = pa.array(getattr(part, field.name))
-        columns["genre_counts"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(part.genre_counts.ravel()), n_genres
-        )
+        ends = pa.array(np.arange(len(users) + 1, dtype=np.int32) * n_genres)
+        counts = pa.array(part.genre_counts.ravel())
+        columns["genre_counts"] = pa.ListArray.from_arrays(ends, counts)
         tables.append(pa.table(columns))
     write_table(pa.concat_tables(tables), plan.staging / STATE / f"users-{bucket:04d}.parquet")
 
@@ -339,9 +339,8 @@ def read_user_sums(path: Path, held_out: bool) -> tuple[np.ndarray, UserSums]:
     table = table.filter(pc.equal(table["held_out"], held_out)).combine_chunks()
     users = table["user_idx"].to_numpy()
     columns = [table[field.name].to_numpy() for field in fields(UserSums)[:-1]]
-    lists = table["genre_counts"].combine_chunks()
-    counts = lists.flatten().to_numpy().reshape(len(users), lists.type.list_size)
-    return users, UserSums(*columns, counts)
+    counts = table["genre_counts"].combine_chunks().flatten().to_numpy()
+    return users, UserSums(*columns, counts.reshape(len(users), len(counts) // len(users)))
 
 
 def read_item_sums(path: Path, held_out: bool, n_items: int) -> ItemSums:

@@ -80,8 +80,8 @@ class UserSums:
         return cls(
             n_events=np.bincount(user, minlength=n_users),
             n_rated=np.bincount(who, minlength=n_users),
-            rating_sum=np.bincount(who, known, minlength=n_users),
-            rating_square_sum=np.bincount(who, known**2, minlength=n_users),
+            rating_sum=_total(who, known, n_users),
+            rating_square_sum=_total(who, known**2, n_users),
             rating_min=low,
             rating_max=high,
             first_time=first,
@@ -92,9 +92,23 @@ class UserSums:
     @classmethod
     def empty(cls, n_users: int, n_genres: int) -> "UserSums":
         """The sums of no events."""
-        nothing = np.zeros(0, np.int64)
-        genres = np.zeros((0, n_genres), bool)
-        return cls.of(nothing, nothing, np.zeros(0), None, n_users=n_users, genres=genres)
+        def count() -> np.ndarray:
+            return np.zeros(n_users, np.int64)
+
+        def filled(value: float) -> np.ndarray:
+            return np.full(n_users, value)
+
+        return cls(
+            n_events=count(),
+            n_rated=count(),
+            rating_sum=filled(0.0),
+            rating_square_sum=filled(0.0),
+            rating_min=filled(np.inf),
+            rating_max=filled(-np.inf),
+            first_time=filled(np.inf),
+            last_time=filled(-np.inf),
+            genre_counts=np.zeros((n_users, n_genres), np.int32),
+        )
 
     def __add__(self, other: "UserSums") -> "UserSums":
         """The sums of both parts of the events, user by user."""
@@ -191,11 +205,11 @@ class ItemSums:
         return cls(
             n_events=np.bincount(item, minlength=n_items),
             n_rated=np.bincount(what, minlength=n_items),
-            rating_sum=np.bincount(what, known, minlength=n_items),
-            rating_square_sum=np.bincount(what, known**2, minlength=n_items),
-            day_sum=np.bincount(what, day, minlength=n_items),
-            day_square_sum=np.bincount(what, day**2, minlength=n_items),
-            rating_day_sum=np.bincount(what, known * day, minlength=n_items),
+            rating_sum=_total(what, known, n_items),
+            rating_square_sum=_total(what, known**2, n_items),
+            day_sum=_total(what, day, n_items),
+            day_square_sum=_total(what, day**2, n_items),
+            rating_day_sum=_total(what, known * day, n_items),
         )
 
     @classmethod
@@ -279,8 +293,8 @@ def rating_z_score(user: np.ndarray, rating: np.ndarray, *, n_users: int) -> np.
     who, value = user[known], rating[known].astype(np.float64)
     mean, std = _moments(
         np.bincount(who, minlength=n_users),
-        np.bincount(who, value, minlength=n_users),
-        np.bincount(who, value**2, minlength=n_users),
+        _total(who, value, n_users),
+        _total(who, value**2, n_users),
     )
     return z_score(user, rating, mean, std)
 
@@ -340,6 +354,11 @@ def _range(group: np.ndarray, value: np.ndarray, size: int) -> tuple[np.ndarray,
     np.minimum.at(low, group, value)
     np.maximum.at(high, group, value)
     return low, high
+
+
+def _total(group: np.ndarray, value: np.ndarray, size: int) -> np.ndarray:
+    """The sum of each group, float64, which bincount of nothing is not."""
+    return np.bincount(group, value, minlength=size).astype(np.float64, copy=False)
 
 
 def _finite(value: np.ndarray) -> np.ndarray:
