@@ -65,7 +65,9 @@ def raw(tmp_path_factory):
 
 def _split_and_append(tmp_path, raw, table, bounds, changed=lambda parts: parts):
     everything, _ = raw
-    parts = [table.slice(start, end - start) for start, end in zip(bounds, bounds[1:], strict=False)]
+    parts = [
+        table.slice(start, end - start) for start, end in zip(bounds, bounds[1:], strict=False)
+    ]
     parts = changed(parts)
     whole = _write(tmp_path / "whole", pa.concat_tables(parts))
     movies = (everything / "movies.csv").read_bytes()

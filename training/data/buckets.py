@@ -122,6 +122,8 @@ def _make(bucket: int, plan: BucketPlan) -> BucketResult:
     if len(new) == 0 and previous.exists and plan.same_genres:
         previous.link()
         return BucketResult(bucket, n_events=previous.n_events)
+    if len(new) == 0 and not previous.exists:
+        return BucketResult(bucket)  # no user's hash leads here
     users = np.union1d(previous.users, new.user)
     past = previous.sums(users)
     reread = previous.exists and (not plan.has_time or _comes_late(new, users, past))

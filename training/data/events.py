@@ -110,8 +110,11 @@ def guess_events(files: tuple[EventFile, ...]) -> int:
         if file.delimiter is None:
             total += _parquet(file).metadata.num_rows
             continue
-        with open_stream(file.path, file.compression) as stream:
-            sample = stream.read(SAMPLE_BYTES)
+        try:
+            with open_stream(file.path, file.compression) as stream:
+                sample = stream.read(SAMPLE_BYTES)
+        except OSError as error:
+            raise _unreadable(file, error) from error
         size = (file_size(file.path) or 0) * (GZIP_RATIO if file.compression else 1)
         if len(sample) < SAMPLE_BYTES:
             size = len(sample)
@@ -145,8 +148,7 @@ def read_chunk(file: EventFile, chunk: Chunk, digest: "hashlib._Hash") -> Iterat
             yield Piece(events, lines)
             read += lines
     except (OSError, EOFError, pa.ArrowException) as error:
-        damaged = " (is it cut off?)" if file.compression else ""
-        raise UserError(f"{file.path} cannot be read{damaged}: {reason(error)}") from error
+        raise _unreadable(file, error) from error
 
 
 def find_rejects(events: pa.Table, limits: Limits, *, has_time: bool) -> np.ndarray:
@@ -156,6 +158,11 @@ def find_rejects(events: pa.Table, limits: Limits, *, has_time: bool) -> np.ndar
     for name, mask in faults.items():
         found[mask & (found == VALID)] = REASONS.index(name)
     return found
+
+
+def _unreadable(file: EventFile, error: Exception) -> UserError:
+    damaged = " (is it cut off?)" if file.compression else ""
+    return UserError(f"{file.path} cannot be read{damaged}: {reason(error)}")
 
 
 def _faults(events: pa.Table, limits: Limits, has_time: bool) -> dict[str, np.ndarray]:

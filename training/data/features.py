@@ -92,6 +92,7 @@ class UserSums:
     @classmethod
     def empty(cls, n_users: int, n_genres: int) -> "UserSums":
         """The sums of no events."""
+
         def count() -> np.ndarray:
             return np.zeros(n_users, np.int64)
 

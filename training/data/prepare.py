@@ -49,6 +49,7 @@ STAGED = ("shards", "rejects")
 """Folders of intermediate files, removed before the directory is renamed into place."""
 
 Report = Callable[[str], None]
+Task = Callable[[pa.Table, Any], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _deal(
     plan = ChunkPlan(source, limits, n_buckets, staging)
     rows = [asdict(chunk) for chunk in chunks]
     results: list[ChunkResult] = []
-    for result in _run(_deal_shared, rows, plan):
+    for result in _run(deal_chunks, rows, plan):
         results.append(result)
         report(f"Reading and checking events: {len(results)} of {len(chunks)} parts")
     results.sort(key=lambda result: result.chunk)
@@ -205,7 +206,7 @@ def _plan(
 def _make(plan: BucketPlan, n_buckets: int, report: Report) -> None:
     """Write all buckets; UserError when one could not be written."""
     done: list[BucketResult] = []
-    for result in _run(_make_shared, [{"bucket": number} for number in range(n_buckets)], plan):
+    for result in _run(make_buckets, [{"bucket": number} for number in range(n_buckets)], plan):
         done.append(result)
         report(f"Ordering events by user: {len(done)} of {n_buckets} buckets")
     for result in sorted(done, key=lambda result: result.bucket):
@@ -213,30 +214,27 @@ def _make(plan: BucketPlan, n_buckets: int, report: Report) -> None:
             raise UserError(result.problem)
 
 
-def _run(task: Callable[..., pa.Table], rows: list[dict[str, int]], plan: Any) -> Iterator[Any]:
+def _run(task: Task, rows: list[dict[str, int]], plan: Any) -> Iterator[Any]:
     """Results of `task` on each row, as they come. Each row is a Ray task of its own."""
     import ray
     import ray.data
 
     shared = ray.put(plan)  # shipped to each worker once, not with each task
     results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        task, batch_size=None, batch_format="pyarrow", fn_kwargs={"shared": shared}
+        _call,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_kwargs={"task": task, "shared": shared},
     )
     for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
         for pickled in batch["result"].to_pylist():
             yield pickle.loads(pickled)
 
 
-def _deal_shared(batch: pa.Table, shared: Any) -> pa.Table:
+def _call(batch: pa.Table, task: Task, shared: Any) -> pa.Table:
     import ray
 
-    return deal_chunks(batch, ray.get(shared))
-
-
-def _make_shared(batch: pa.Table, shared: Any) -> pa.Table:
-    import ray
-
-    return make_buckets(batch, ray.get(shared))
+    return task(batch, ray.get(shared))
 
 
 @contextmanager
