@@ -32,9 +32,15 @@ Examples:
 - `marquee prepare s3://logs/plays/ data/ --user listener --item song --items songs.parquet`
 - `marquee prepare --append monday.csv data/ --user listener --item song --time played_at`
 """
-SYNTH_HELP = """Write a MovieLens-shaped data set with planted taste.
+SYNTH_HELP = """Write a MovieLens-shaped data set with planted taste, or one of a given size.
 
-Example: `marquee data synth raw/ --users 2000 --items 1500 --events 150000 --seed 7`
+--like makes one of a published data set's size and proportions, to measure with; --scale makes
+it larger or smaller. It has no taste to be learnt.
+
+Examples:
+
+- `marquee data synth raw/ --users 2000 --items 1500 --events 150000 --seed 7`
+- `marquee data synth raw/ --like ml-25m`
 """
 FETCH_HELP = """Download a MovieLens data set by its name.
 
@@ -61,6 +67,12 @@ def synth(
     items: Annotated[int, typer.Option(help="Number of items.")] = 1_500,
     events: Annotated[int, typer.Option(help="Number of ratings.")] = 150_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    like: Annotated[
+        str | None, typer.Option(help="Imitate the size of a data set: ml-1m or ml-25m.")
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(min=0.001, help="With --like: times its users and events.")
+    ] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Write a synthetic data set."""
@@ -70,11 +82,29 @@ def synth(
 
     with _steps() as report:
         report("Inventing users, items and ratings")
+        if like is not None:
+            _synth_like(out, like, scale, seed, as_json)
+            return
         planted = write_synthetic(out, users=users, items=items, events=events, seed=seed)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "planted": asdict(planted)}))
     else:
         typer.echo(f"{out}: {events:,} ratings of {items:,} items by {users:,} users, seed {seed}")
+
+
+def _synth_like(out: Path, like: str, scale: float, seed: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from training.data.lookalike import write_lookalike
+
+    shape = write_lookalike(out, like, scale=scale, seed=seed)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "like": like, **asdict(shape)}))
+    else:
+        typer.echo(
+            f"{out}: {shape.events:,} ratings of {shape.items:,} items by {shape.users:,} users, "
+            f"like {like}, seed {seed}"
+        )
 
 
 def fetch(
