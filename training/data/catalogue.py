@@ -15,7 +15,7 @@ from training.data.columns import require_columns, whole_number_texts
 from training.data.locations import open_file, reason
 from training.data.movielens import READERS, read_movies
 from training.data.sources import CatalogueFile, kind_of
-from training.data.tables import read_ids, read_text_columns
+from training.data.tables import read_ids, read_text_columns, vector_column
 from training.errors import UserError
 
 SYNONYMS = {
@@ -159,12 +159,12 @@ def _vectors(values: list[list[float] | None], name: str, path: str) -> pa.Array
             f"they must be of one length"
         )
     size = lengths.pop() if lengths else 0
-    absent = [value is None for value in values]
+    absent = np.array([value is None for value in values], dtype=bool)
     rows = np.array([value if value is not None else [0.0] * size for value in values], np.float32)
     if not np.isfinite(rows).all():
         row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise UserError(f"{path}: column {name!r}, item {row + 1}: a number is not finite")
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), size, mask=pa.array(absent))
+    return vector_column(rows.reshape(len(values), size), absent)
 
 
 def _split(text: str | None, separator: str) -> list[str]:

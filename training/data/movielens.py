@@ -30,7 +30,7 @@ from training.data.sources import (
     delimited_header,
     parquet_names,
 )
-from training.data.tables import read_ids, read_text_columns
+from training.data.tables import read_ids, read_text_columns, vector_column
 from training.errors import UserError
 
 RATINGS = (0.5, 5.0)
@@ -239,9 +239,7 @@ def _genome(directory: str, movies: np.ndarray) -> pa.Array | None:
     matrix = np.zeros((len(movies), len(tags)), dtype=np.float32)
     matrix[row[known], column[known]] = relevance[known]
     without = ~np.isin(np.arange(len(movies)), row[known])
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(matrix.ravel()), len(tags), mask=pa.array(without)
-    )
+    return vector_column(matrix, without)
 
 
 def _table(ids: pa.Array, titles: Iterable[str], genres: Iterable[list[str]]) -> pa.Table:

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
@@ -47,3 +48,14 @@ def read_ids(
             f"{path}: row {first_row + bad.position}, column {name!r}: "
             f"{bad.value!r} is not {bad.expected}"
         ) from None
+
+
+def vector_column(rows: np.ndarray, absent: np.ndarray) -> pa.Array:
+    """Rows float32 [N, D] as a column of lists, null where `absent` (bool [N]).
+
+    Lists of a fixed size would say more, but Parquet cannot read them back beside a null.
+    """
+    ends = np.concatenate([[0], np.cumsum(np.where(absent, 0, rows.shape[1]))])
+    return pa.ListArray.from_arrays(
+        pa.array(ends.astype(np.int32)), pa.array(rows[~absent].ravel()), mask=pa.array(absent)
+    )
