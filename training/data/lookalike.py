@@ -5,6 +5,7 @@ distribution of items, log-normal activity, tastes that drift from old items to 
 in the order of ids and not of time, and nobody who rates an item twice.
 """
 
+import itertools
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ USERS_AT_ONCE = 4_000
 LEAST_EVENTS = 20  # of a user, as in MovieLens
 BORN_AT_FIRST = 0.25  # share of the items that are there when the first user comes
 NEW_SHARE = 0.3  # of a user's events that go to what has just come out
-ZIPF_EXPONENT = 0.9
+ZIPF_EXPONENT = 1.0
+ROUNDS_BY_POPULARITY = 4  # of drawing until a user has enough different items
 ACTIVITY_SIGMA = 1.1  # of the logarithm of events per user
 
 
@@ -113,15 +115,16 @@ def _events(
     born = (shape.items * (BORN_AT_FIRST + (1 - BORN_AT_FIRST) * arrival)).astype(np.int64)
     key = np.zeros(0, np.int64)  # user * I + item, distinct and ascending
     missing = lengths
-    while missing.any():
-        # The most active meet the popular items again and again: what lacks then is any item.
-        surplus = missing + missing // 3 + 2 if key.size == 0 else 2 * missing
-        user = np.repeat(np.arange(len(lengths)), surplus)
-        drawn = (
-            _draw(items, born[user], rng)
-            if key.size == 0
-            else rng.integers(0, born[user], len(user))
-        )
+    for drawn_before in itertools.count():
+        if not missing.any():
+            break
+        # The most active meet the popular items again and again: in the end, any item will do.
+        surplus = missing // 2 + 2 if drawn_before == 0 else missing
+        user = np.repeat(np.arange(len(lengths)), missing + surplus)
+        if drawn_before < ROUNDS_BY_POPULARITY:
+            drawn = _draw(items, born[user], rng)
+        else:
+            drawn = rng.integers(0, born[user], len(user))
         key = _distinct(np.concatenate([key, user * shape.items + drawn]))
         have = np.bincount(key // shape.items, minlength=len(lengths))
         missing = np.maximum(lengths - have, 0)

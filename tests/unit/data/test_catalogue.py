@@ -119,3 +119,41 @@ def test_a_faulty_catalogue_is_one_clear_line(tmp_path, text, shape, message):
     with pytest.raises(UserError, match=message) as error:
         _read(tmp_path / "items", text, shape)
     assert "\n" not in str(error.value)
+
+
+def test_tags_and_the_genome_beside_movies_csv_become_columns(tmp_path):
+    text = "movieId,title,genres\n7,Seven (1995),War\n9,Nine (2009),\n8,Eight (2008),\n"
+    (tmp_path / "tags.csv").write_text(
+        "userId,movieId,tag,timestamp\n1,7,Dark,5\n2,7,slow,5\n3,7,dark ,6\n1,99,gone,5\n"
+    )
+    (tmp_path / "genome-scores.csv").write_text(
+        "movieId,tagId,relevance\n9,1,0.25\n9,2,0.5\n7,1,1.0\n7,2,0\n"
+    )
+    table = _read(tmp_path / "movies.csv", text, "movies.csv")
+    assert table["tags"].to_pylist() == [["dark", "slow"], [], []]
+    assert table["genome"].to_pylist() == [[1.0, 0.0], [0.25, 0.5], None]
+
+
+def test_a_text_catalogue_may_hold_vectors_and_lists(tmp_path):
+    text = 'id,image,moods,size\n1,"[0.5, 1]",calm;dark,3\n2,,,\n'
+    (tmp_path / "items.csv").write_text(text)
+    file = CatalogueFile(str(tmp_path / "items.csv"), "columns", "id", lists=(("moods", ";"),))
+    rows = read_catalogue(file).to_pylist()
+    assert [row["image"] for row in rows] == [[0.5, 1.0], None]
+    assert [row["moods"] for row in rows] == [["calm", "dark"], []]
+    assert [row["size"] for row in rows] == [3.0, None]
+
+
+def test_named_fields_take_the_place_of_the_usual_names(tmp_path):
+    (tmp_path / "items.csv").write_text("id,heading,styles,made\n1,Chair,wood|old,1920\n")
+    fields = (("title", "heading"), ("genres", "styles"), ("year", "made"))
+    row = read_catalogue(CatalogueFile(str(tmp_path / "items.csv"), "columns", "id", fields))
+    assert row.to_pylist() == [
+        {
+            "item_id": 1,
+            "title": "Chair",
+            "name": "Chair",
+            "genres": ["wood", "old"],
+            "year": 1920,
+        }
+    ]
