@@ -1,4 +1,4 @@
-"""`marquee data synth`, `marquee data fetch` and `marquee prepare`."""
+"""`marquee data synth`, `fetch` and `report`, and `marquee prepare`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -49,14 +49,20 @@ Names: ml-latest-small, ml-latest, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32
 Example: `marquee data fetch ml-1m raw/`
 """
 
+REPORT_HELP = """Draw a prepared data set on one page of HTML that needs nothing beside it.
+
+Example: `marquee data report data/ --out report.html`
+"""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    data = typer.Typer(help="Get data to prepare.", no_args_is_help=True)
+    data = typer.Typer(help="Get data to prepare, and look at it.", no_args_is_help=True)
     data.command("synth", help=SYNTH_HELP)(synth)
     data.command("fetch", help=FETCH_HELP)(fetch)
+    data.command("report", help=REPORT_HELP)(report_on)
     app.add_typer(data, name="data")
     app.command("prepare", help=PREPARE_HELP)(prepare)
 
@@ -127,6 +133,19 @@ def fetch(
         report(f"Downloading {name}")
         download(name, out, mirror=mirror or GROUPLENS, progress=progress)
     typer.echo(f"{out}: {', '.join(sorted(path.name for path in out.glob('[!.]*')))}")
+
+
+def report_on(
+    path: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared directory.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+) -> None:
+    """Report on a prepared data set."""
+    from training.data.report import write_report
+
+    with _steps() as report:
+        report(f"Looking at {path}")
+        size = write_report(path, out)
+    typer.echo(f"{out}: {size / 1e6:.1f} MB")
 
 
 def prepare(
