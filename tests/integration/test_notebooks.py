@@ -15,9 +15,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 def test_a_notebook_runs_and_shows_its_plots(path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parents[1]))
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}}
-    )
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}})
     client.execute()
     shown = [
         output
