@@ -93,7 +93,7 @@ def prepare(
             (staging / folder).mkdir()
         chunks = plan_chunks(source.events, chunk_bytes)
         catalogue = read_catalogue(source.catalogue) if source.catalogue else None
-        if text_features and catalogue is not None:
+        if text_features:
             report("Embedding texts of items")
             catalogue = _with_text(catalogue)
         if previous:
@@ -126,7 +126,9 @@ def prepare(
     return statistics
 
 
-def _with_text(catalogue: pa.Table) -> pa.Table:
+def _with_text(catalogue: pa.Table | None) -> pa.Table:
+    if catalogue is None:
+        raise UserError("--text-features needs texts: name a table of items with --items")
     from training.data.text import TEXT_VECTOR, embed_items
 
     return catalogue.append_column(TEXT_VECTOR, embed_items(catalogue))
