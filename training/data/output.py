@@ -53,7 +53,11 @@ def staged_directory(out: Path, *, marker: str) -> Iterator[Path]:
 def _alone(out: Path) -> Iterator[None]:
     """Hold the lock on `out`, which ends with its process however that ends."""
     path = out.with_name(f".{out.name}.lock")
-    with path.open("w") as file:
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise UserError(f"cannot write in {out.parent}: {error.strerror}") from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -72,6 +72,11 @@ def test_a_parent_that_is_a_file_is_one_clear_line(tmp_path):
         _write(tmp_path / "file" / "out")
 
 
+def test_a_place_where_nothing_can_be_made_is_one_clear_line():
+    with pytest.raises(UserError, match="cannot write in /proc: No such file"):
+        _write(Path("/proc/out"))
+
+
 def test_a_killed_run_leaves_the_output_of_before_and_can_be_run_again(tmp_path):
     out = tmp_path / "out"
     _write(out, "old")
