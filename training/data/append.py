@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training.data.buckets import STATE
 from training.data.dataset import read_statistics
 from training.data.features import ITEM_FEATURES
 from training.data.sources import Source
+from training.data.state import STATE
 from training.errors import UserError
 
 

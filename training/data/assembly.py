@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training.data.buckets import STATE, read_item_sums, read_user_sums
 from training.data.dataset import FORMAT
 from training.data.events import DUPLICATE, TIME_IN_FUTURE
 from training.data.features import ITEM_FEATURES, ItemSums, UserSums, genre_matrix
 from training.data.shards import REJECT_SCHEMA
 from training.data.sources import Source
 from training.data.splits import TEST_SHARE
+from training.data.state import STATE, read_item_sums, read_user_sums
 from training.errors import UserError
 
 FIRST_ROWS = 5  # of each reason, named when too many events are rejected

@@ -28,9 +28,14 @@ from training.data.features import ItemSums, UserSums
 from training.data.locations import reason
 from training.data.shards import reject_table, write_table
 from training.data.splits import TEST_SHARE
-
-PARTS = ("false", "true")  # the values of held_out
-STATE = "state"
+from training.data.state import (
+    items_file,
+    read_item_sums,
+    read_user_sums,
+    users_file,
+    write_item_sums,
+    write_user_sums,
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class BucketPlan:
 
     user_ids, item_ids: ids by index. previous: the prepared directory that is appended to.
     previous_genres: for each genre of now, its column in the state of `previous`, or -1.
+    same_genres: whether that state counts the genres of now, in their order.
     """
 
     shards: tuple[Shard, ...]
@@ -58,12 +64,7 @@ class BucketPlan:
     staging: Path
     previous: Path | None = None
     previous_genres: np.ndarray | None = None
-
-    @property
-    def same_genres(self) -> bool:
-        """Whether the state of `previous` counts the genres of now."""
-        n_genres = self.genres.shape[1]
-        return np.array_equal(self.previous_genres, np.arange(n_genres))
+    same_genres: bool = True
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,11 @@ def _make(bucket: int, plan: BucketPlan) -> BucketResult:
     _write_events(before, bucket, "false", number, plan)
     _write_events(after, bucket, "true", 0, plan)
     sums = [past + _user_sums(before, users, plan), _user_sums(after, users, plan)]
-    _write_users(users, sums, bucket, plan)
+    write_user_sums(users_file(plan.staging, bucket), users, sums)
     items = [_item_sums(part, plan) for part in (before, after)]
     if not reread and previous.exists:
         items[0] = items[0] + previous.item_sums()
-    _write_items(items, bucket, plan)
+    write_item_sums(items_file(plan.staging, bucket), items)
     n_events = int(sum(part.n_events.sum() for part in sums))
     return BucketResult(bucket, n_events, len(repeats), reread)
 
@@ -304,58 +305,6 @@ def _item_sums(events: Events, plan: BucketPlan) -> ItemSums:
     return ItemSums.of(events.item, events.rating, time, n_items=len(plan.item_ids))
 
 
-def _write_users(users: np.ndarray, sums: list[UserSums], bucket: int, plan: BucketPlan) -> None:
-    tables = []
-    n_genres = plan.genres.shape[1]
-    for held_out, part in enumerate(sums):
-        columns = {
-            "user_idx": pa.array(users.astype(np.int32)),
-            "held_out": pa.array(np.full(len(users), bool(held_out))),
-        }
-        for field in fields(UserSums)[:-1]:
-            columns[field.name] = pa.array(getattr(part, field.name))
-        ends = pa.array(np.arange(len(users) + 1, dtype=np.int32) * n_genres)
-        counts = pa.array(part.genre_counts.ravel())
-        columns["genre_counts"] = pa.ListArray.from_arrays(ends, counts)
-        tables.append(pa.table(columns))
-    write_table(pa.concat_tables(tables), plan.staging / STATE / f"users-{bucket:04d}.parquet")
-
-
-def _write_items(sums: list[ItemSums], bucket: int, plan: BucketPlan) -> None:
-    tables = []
-    for held_out, part in enumerate(sums):
-        present = np.flatnonzero(part.n_events)
-        columns = {
-            "item_idx": pa.array(present.astype(np.int32)),
-            "held_out": pa.array(np.full(len(present), bool(held_out))),
-        }
-        for field in fields(ItemSums):
-            columns[field.name] = pa.array(getattr(part, field.name)[present].astype(np.float64))
-        tables.append(pa.table(columns))
-    write_table(pa.concat_tables(tables), plan.staging / STATE / f"items-{bucket:04d}.parquet")
-
-
-def read_user_sums(path: Path, held_out: bool) -> tuple[np.ndarray, UserSums]:
-    """user_idx int32 [N], ascending, and the sums of those users that a bucket left behind."""
-    table = pq.read_table(path)
-    table = table.filter(pc.equal(table["held_out"], held_out)).combine_chunks()
-    users = table["user_idx"].to_numpy()
-    columns = [table[field.name].to_numpy() for field in fields(UserSums)[:-1]]
-    counts = table["genre_counts"].combine_chunks().flatten().to_numpy()
-    return users, UserSums(*columns, counts.reshape(len(users), len(counts) // len(users)))
-
-
-def read_item_sums(path: Path, held_out: bool, n_items: int) -> ItemSums:
-    """The sums of all items that a bucket left behind, [I]."""
-    table = pq.read_table(path)
-    table = table.filter(pc.equal(table["held_out"], held_out))
-    index = table["item_idx"].to_numpy()
-    sums = ItemSums.empty(n_items)
-    for field in fields(ItemSums):
-        getattr(sums, field.name)[index] = table[field.name].to_numpy()
-    return sums
-
-
 class _Previous:
     """A bucket of the directory that is appended to, if there is one."""
 
@@ -365,8 +314,8 @@ class _Previous:
         self.users = np.zeros(0, np.int32)
         if plan.previous is None:
             return
-        self._users_file = plan.previous / STATE / f"users-{bucket:04d}.parquet"
-        self._items_file = plan.previous / STATE / f"items-{bucket:04d}.parquet"
+        self._users_file = users_file(plan.previous, bucket)
+        self._items_file = items_file(plan.previous, bucket)
         self._folder = plan.previous / "events" / f"bucket={bucket:04d}"
         self.exists = self._users_file.exists()
         if self.exists:

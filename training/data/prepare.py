@@ -30,7 +30,7 @@ from training.data.assembly import (
     total_sums,
     write_tables,
 )
-from training.data.buckets import STATE, BucketPlan, BucketResult, Shard, make_buckets
+from training.data.buckets import BucketPlan, BucketResult, Shard, make_buckets
 from training.data.catalogue import read_catalogue
 from training.data.events import CHUNK_BYTES, Chunk, Limits, first_row, guess_events, plan_chunks
 from training.data.features import genre_matrix
@@ -39,6 +39,7 @@ from training.data.output import staged_directory
 from training.data.ray_session import ray_session
 from training.data.shards import ChunkPlan, ChunkResult, deal_chunks
 from training.data.sources import Source
+from training.data.state import STATE
 from training.errors import UserError
 
 EVENTS_PER_BUCKET = 1_000_000
@@ -104,26 +105,33 @@ def prepare(
         report("Starting Ray")
         with ray_session(OBJECT_STORE_BYTES, cpus), _quiet_ray_data():
             dealt = _deal(source, chunks, n_buckets, staging, report)
-            rejects = collect_rejects(staging, dealt.first_rows)
-            check_rejects(rejects, dealt.n_events, max_rejects)
+            check_rejects(collect_rejects(staging, dealt.first_rows), dealt.n_events, max_rejects)
             plan, items = _plan(source, dealt, catalogue, previous, staging)
             _make(plan, n_buckets, report)
-        rejects = collect_rejects(staging, dealt.first_rows)
+        rejects = collect_rejects(staging, dealt.first_rows)  # now with the repeats
         check_rejects(rejects, dealt.n_events, max_rejects)
-        report("Writing users, items and statistics")
         if previous:
             rejects = pa.concat_tables([previous.rejects, rejects])
-        names = genre_matrix(items["genres"].to_pylist())[0]
-        sums = total_sums(staging, len(plan.user_ids), items.num_rows, len(names))
-        users = write_tables(staging, plan.user_ids, items, names, sums)
-        pq.write_table(rejects, staging / "rejects.parquet")
-        statistics = statistics_of(source, users, items, sums, rejects)
-        statistics["layout"] = {"buckets": n_buckets, "genres": names}
+        report("Writing users, items and statistics")
+        statistics = _describe(source, plan, items, rejects, staging)
+        statistics["layout"]["buckets"] = n_buckets
         statistics["fingerprint"] = _fingerprint(source, dealt, previous)
         for folder in STAGED:
             shutil.rmtree(staging / folder)
         (staging / MARKER).write_text(json.dumps(statistics, indent=2) + "\n", "utf-8")
     return statistics
+
+
+def _describe(
+    source: Source, plan: BucketPlan, items: pa.Table, rejects: pa.Table, staging: Path
+) -> dict[str, Any]:
+    """Write all tables beside the events; returns the statistics."""
+    names = genre_matrix(items["genres"].to_pylist())[0]
+    sums = total_sums(staging, len(plan.user_ids), items.num_rows, len(names))
+    users = write_tables(staging, plan.user_ids, items, names, sums)
+    pq.write_table(rejects, staging / "rejects.parquet")
+    statistics = statistics_of(source, users, items, sums, rejects)
+    return statistics | {"layout": {"genres": names}}
 
 
 def _with_text(catalogue: pa.Table | None) -> pa.Table:
@@ -201,6 +209,7 @@ def _plan(
         staging=staging,
         previous=previous.path if previous else None,
         previous_genres=map_genres(previous, names) if previous else None,
+        same_genres=previous is None or previous.genres == names,
     )
     return plan, table
 

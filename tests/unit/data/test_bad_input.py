@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.chunks import prepare_inline
-from training.data import buckets, dataset, shards
+from training.data import dataset, shards, state
 from training.data.mapping import read_mapping
 from training.data.movielens import detect
 from training.data.sources import CatalogueFile, generic
@@ -111,7 +111,7 @@ def test_no_right_to_write_is_one_clear_line(tmp_path, prepare, monkeypatch):
     _refused(prepare, source, tmp_path / "data", "cannot write in .*: Permission denied")
 
 
-@pytest.mark.parametrize("module", [shards, buckets])
+@pytest.mark.parametrize("module", [shards, state])
 def test_a_full_disk_is_one_clear_line_wherever_it_fills(tmp_path, prepare, monkeypatch, module):
     source = _movielens(tmp_path / "raw", HEADER + "1,1,9,10\n" + "1,1,4,10\n" * 2)
 
