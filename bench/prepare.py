@@ -56,6 +56,7 @@ def bench_prepare(
                 continue
             report(f"Preparing {shape.events:,} events with {engine}")
             figures[engine] = _measure(engine, raw, Path(work) / engine, cpus, shape.events)
+            report(f"{engine}: {figures[engine]}")
     mine = figures.get("ray", {}).get("seconds")
     figures["ratios"] = {
         engine: round(mine / figures[engine]["seconds"], 2)

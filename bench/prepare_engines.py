@@ -126,7 +126,9 @@ def with_pyspark(raw: Path, out: Path, cpus: int) -> None:
         f.count(f.lit(1)).alias("n_events"),
         f.mean("rating").alias("rating_mean"),
         f.stddev_pop("rating").alias("rating_std"),
-        (2 * f.covar_pop("timestamp", "rating") / f.stddev_pop("timestamp")).alias("rating_trend"),
+        f.try_divide(2 * f.covar_pop("timestamp", "rating"), f.stddev_pop("timestamp")).alias(
+            "rating_trend"
+        ),
         f.log1p(f.count(f.lit(1))).alias("log_popularity"),
     )
     movies.join(items, "movieId", "left").write.parquet(str(out / "items"))
