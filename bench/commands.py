@@ -1,10 +1,11 @@
-"""`marquee bench serve`."""
+"""`marquee bench serve` and `marquee bench prepare`."""
 
 from __future__ import annotations
 
 import json
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,8 +21,8 @@ console = Console(stderr=True)
 def register(app: typer.Typer) -> None:
     """Add the benchmarks to the root command."""
     bench = typer.Typer(help="Measure the running product.", no_args_is_help=True)
-    bench.callback()(lambda: None)  # keeps `serve` a sub-command while it is the only one
     bench.command("serve")(serve)
+    bench.command("prepare")(prepare)
     app.add_typer(bench, name="bench")
 
 
@@ -67,6 +68,40 @@ def serve(
         typer.echo(json.dumps(figures))
     else:
         _print(figures)
+
+
+def prepare(
+    like: Annotated[str, typer.Option(help="Data set to imitate: ml-1m or ml-25m.")] = "ml-25m",
+    scale: Annotated[float, typer.Option(min=0.001, help="Times its users and events.")] = 1.0,
+    engines: Annotated[
+        str, typer.Option(help="Comma-separated, in order; those not installed are left out.")
+    ] = "ray,polars,pyspark",
+    cpus: Annotated[int, typer.Option(min=1, help="Cores that each engine gets.")] = 2,
+    folder: Annotated[
+        Path, typer.Option(help="Where to write: needs about 100 bytes an event.")
+    ] = Path("/tmp"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure `marquee prepare` beside Polars and PySpark on a made-up data set.
+
+    Example: marquee bench prepare --like ml-25m --json
+    """
+    from bench.prepare import bench_prepare
+
+    chosen = tuple(name.strip() for name in engines.split(",") if name.strip())
+    with console.status("") as status:
+        figures = bench_prepare(
+            like, scale=scale, engines=chosen, cpus=cpus, folder=folder, report=status.update
+        )
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    table = Table("engine", "seconds", "events/s", "peak MB", "ray / engine")
+    for engine in chosen:
+        if cell := figures.get(engine):
+            row = (cell.get(name, "-") for name in ("seconds", "events_per_s", "peak_mb"))
+            table.add_row(engine, *map(str, row), str(figures["ratios"].get(engine, "")))
+    Console().print(table)
 
 
 def _clients(text: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from training.baselines import recency_weights
+from training.content import content_features
 from training.data.dataset import Dataset
 from training.data.features import DAY_S, genre_matrix, item_features, user_features
 from training.model.ranking import ITEM_INPUTS, SUCCESSORS, USER_INPUTS, CatalogueInputs
@@ -19,14 +20,15 @@ _SUCCESSOR_SHRINKAGE = 5  # events added to every item's count, so that rare pai
 
 
 def item_tower_features(items: pa.Table) -> np.ndarray:
-    """The item tower's features, float32 [I, F]: genres, year, and a constant.
+    """The item tower's features, float32 [I, F]: genres, year, further columns, and a constant.
 
     Genres are a multi-hot scaled to length 1. The year is spread over the two nearest knots ten
-    years apart, so that a linear layer can follow a curve; both are zero where unknown.
+    years apart, so that a linear layer can follow a curve; both are zero where unknown. What
+    further columns of the catalogue become is said in training/content.py.
     """
     _, hot = genre_matrix(items["genres"].to_pylist())
     genres = hot / np.sqrt(np.maximum(hot.sum(axis=1, keepdims=True), 1))
-    columns = [genres, _year_knots(years(items)), np.ones((len(hot), 1))]
+    columns = [genres, _year_knots(years(items)), content_features(items), np.ones((len(hot), 1))]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 

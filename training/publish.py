@@ -12,6 +12,7 @@ import numpy as np
 
 from training.baselines import recency_weights
 from training.bundle_writer import MODEL_FILES, Contents, popularity_order, write_files
+from training.content import without_vectors
 from training.data.dataset import Dataset, load
 from training.drift import baseline
 from training.errors import UserError
@@ -102,7 +103,7 @@ def _contents(run: Path, record: Run, dataset: Dataset) -> Contents:
     return Contents(
         model_dir=run / MODEL,
         entity_name=dataset.entity,
-        items=dataset.items,
+        items=without_vectors(dataset.items),
         item_features=ranker_item_inputs(dataset, every),
         genres=genres,
         genre_matrix=matrix,

@@ -1,4 +1,4 @@
-"""The tables and figures of a prepared directory, put together from what the workers wrote."""
+"""The tables and figures of a prepared directory, put together from what the workers left."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,68 +9,44 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training.data.columns import whole_number_texts
 from training.data.dataset import FORMAT
 from training.data.events import DUPLICATE, TIME_IN_FUTURE
-from training.data.features import ITEM_FEATURES, ItemSums
-from training.data.partitions import ITEM_SUM_COLUMNS, REJECT_SCHEMA, BucketPlan, Numbering
-from training.data.sources import EventFile, Source
+from training.data.features import ITEM_FEATURES, ItemSums, UserSums, genre_matrix
+from training.data.shards import REJECT_SCHEMA
+from training.data.sources import Source
+from training.data.splits import TEST_SHARE
+from training.data.state import STATE, read_item_sums, read_user_sums
 from training.errors import UserError
 
 FIRST_ROWS = 5  # of each reason, named when too many events are rejected
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What the first pass found in the valid events."""
+class Sums:
+    """All sums, on both sides of the cut-off."""
 
-    n_events: int
-    users: pa.Array  # distinct ids as read
-    items: pa.Array
-    days: np.ndarray  # distinct days since 1970, ascending; empty without time
-    day_counts: np.ndarray
-    first_time: int | None
-    last_time: int | None
+    users_before: UserSums
+    users_after: UserSums
+    items_before: ItemSums
+    items_after: ItemSums
 
 
-def summarise(staging: Path) -> Summary:
-    """Merge the summaries of the chunks; UserError for the first that could not be read."""
-    parts = [pq.read_table(path) for path in sorted((staging / "chunks").glob("*.parquet"))]
-    for part in parts:
-        if "problem" in part.column_names:
-            raise UserError(part["problem"][0].as_py())
-    table = pa.concat_tables(parts)
-    day = pc.list_flatten(table["days"]).to_numpy()
-    counts = pc.list_flatten(table["day_counts"]).to_numpy()
-    days, position = np.unique(day, return_inverse=True)
-    return Summary(
-        n_events=pc.sum(table["n_events"]).as_py(),
-        users=_distinct(table["users"]),
-        items=_distinct(table["items"]),
-        days=days,
-        day_counts=np.bincount(position, counts, minlength=len(days)).astype(np.int64),
-        first_time=pc.min(table["first_time"]).as_py(),
-        last_time=pc.max(table["last_time"]).as_py(),
-    )
+def distinct_ids(parts: list[pa.Array], known: pa.Array | None = None) -> pa.Array:
+    """The distinct ids of all parts, ascending; after `known`, when given, in its own order.
 
-
-def number_ids(
-    summary: Summary, file: EventFile, catalogue: pa.Table | None
-) -> tuple[Numbering, Numbering]:
-    """Dense indices of users and of items, in ascending order of their ids.
-
-    Items are those of the events and of the catalogue. Ids of a delimited file that are all
-    plain whole numbers are numbers; users and items are judged apart.
+    Numbers when all are numbers, else texts.
     """
-    users = _as_numbers(summary.users, file)
-    items = _as_numbers(summary.items, file)
-    all_items = items
-    if catalogue is not None:
-        described = catalogue["item_id"].combine_chunks()
-        if described.type != items.type:  # text on one side: compare as text
-            described, items = described.cast(pa.string()), items.cast(pa.string())
-        all_items = pa.concat_arrays([items, described]).unique()
-    return _numbering(summary.users, users, users), _numbering(summary.items, items, all_items)
+    arrays = [*parts, *([known] if known is not None else [])]
+    if any(not pa.types.is_integer(array.type) for array in arrays):
+        kind = pa.string()
+    else:
+        kind = pa.int64()
+    found = pa.chunked_array([array.cast(kind) for array in parts], kind).unique()
+    if known is None:
+        return found.take(pc.sort_indices(found))
+    known = known.cast(kind)
+    new = found.filter(pc.invert(pc.is_in(found, value_set=known)))
+    return pa.concat_arrays([known, new.take(pc.sort_indices(new))])
 
 
 def item_catalogue(catalogue: pa.Table | None, item_ids: pa.Array) -> pa.Table:
@@ -96,17 +72,27 @@ def item_catalogue(catalogue: pa.Table | None, item_ids: pa.Array) -> pa.Table:
     return table.set_column(table.schema.get_field_index("genres"), "genres", genres)
 
 
-def collect_rejects(staging: Path) -> pa.Table:
-    """All rejected events, in the order of the input."""
-    paths = sorted((staging / "rejects").glob("*.parquet"))
-    tables = [pq.read_table(path) for path in paths] or [REJECT_SCHEMA.empty_table()]
-    return pa.concat_tables(tables).sort_by("row")
+def collect_rejects(staging: Path, first_rows: dict[int, int]) -> pa.Table:
+    """All rejected events, in the order of the input.
+
+    first_rows: for each chunk the row in its file that its rows are counted from.
+    """
+    tables = []
+    for path in sorted((staging / "rejects").glob("*.parquet")):
+        table = pq.read_table(path)
+        kind, number = path.stem.split("-")
+        if kind == "chunk":
+            rows = pc.add(table["row"], first_rows[int(number)])
+            table = table.set_column(table.schema.get_field_index("row"), "row", rows)
+        tables.append(table)
+    rejects = pa.concat_tables(tables or [REJECT_SCHEMA.empty_table()])
+    return rejects.sort_by([("file", "ascending"), ("row", "ascending")])
 
 
 def check_rejects(rejects: pa.Table, n_valid: int, max_share: float) -> None:
     """UserError when more than `max_share` of all events are rejected, or none is left.
 
-    n_valid: events that passed the first pass (duplicates, found later, are among them).
+    n_valid: events that passed the first check (duplicates, found later, are among them).
     """
     n_rejected = rejects.num_rows
     late = count_reasons(rejects).get(DUPLICATE, 0)
@@ -135,92 +121,110 @@ def count_reasons(rejects: pa.Table) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in counts}
 
 
-def describe_users(staging: Path, plan: BucketPlan) -> pa.Table:
-    """user_id and USER_FEATURES; the buckets are ranges of users, in order."""
-    paths = sorted((staging / "users").glob("*.parquet"))
-    features = pa.concat_tables([pq.read_table(path) for path in paths])
-    return features.add_column(0, "user_id", plan.users.ids)
+def total_sums(staging: Path, n_users: int, n_items: int, n_genres: int) -> Sums:
+    """The sums of all buckets, for each user_idx and item_idx."""
+    users = [UserSums.empty(n_users, n_genres) for _ in range(2)]
+    items = [ItemSums.empty(n_items) for _ in range(2)]
+    for held_out in (False, True):
+        for path in sorted((staging / STATE).glob("users-*.parquet")):
+            index, part = read_user_sums(path, held_out)
+            for name in UserSums.__dataclass_fields__:
+                getattr(users[held_out], name)[index] = getattr(part, name)
+        for path in sorted((staging / STATE).glob("items-*.parquet")):
+            items[held_out] = items[held_out] + read_item_sums(path, held_out, n_items)
+    return Sums(*users, *items)
 
 
-def total_item_sums(staging: Path, n_items: int) -> ItemSums:
-    """The sums over all buckets, each [I]."""
-    totals = {name: np.zeros(n_items) for name in ITEM_SUM_COLUMNS}
-    for path in sorted((staging / "items").glob("*.parquet")):
-        part = pq.read_table(path)
-        index = part["item_idx"].to_numpy()
-        for name, total in totals.items():
-            total[index] += part[name].to_numpy()
-    return ItemSums(**totals)
+def write_tables(
+    staging: Path, user_ids: pa.Array, items: pa.Table, names: list[str], sums: Sums
+) -> UserSums:
+    """users, items and both tables of features before the cut-off; returns the users' sums.
 
+    users.parquet and items.parquet describe the data set as it is now, with all events;
+    user_features.parquet and item_features.parquet know nothing of the held-out ones.
+    """
+    everything = sums.users_before + sums.users_after
+    users = everything.features(names, everything.now).add_column(0, "user_id", user_ids)
+    before = sums.users_before.features(names, sums.users_before.now)
+    pq.write_table(users, staging / "users.parquet")
+    pq.write_table(before.add_column(0, "user_id", user_ids), staging / "user_features.parquet")
 
-def describe_items(items: pa.Table, sums: ItemSums) -> pa.Table:
-    """The catalogue followed by ITEM_FEATURES."""
-    features = sums.features()
+    described = items
+    features = (sums.items_before + sums.items_after).features()
     for name in features.column_names:
-        items = items.append_column(name, features[name])
-    return items
+        described = described.append_column(name, features[name])
+    pq.write_table(described, staging / "items.parquet")
+    table = sums.items_before.features().add_column(0, "item_id", items["item_id"])
+    table = table.append_column("year", items["year"])
+    genres, hot = genre_matrix(items["genres"].to_pylist())
+    for column, name in enumerate(genres):
+        table = table.append_column(f"genre:{name}", pa.array(hot[:, column]))
+    pq.write_table(table, staging / "item_features.parquet")
+    return everything
 
 
 def statistics_of(
-    source: Source, summary: Summary, users: pa.Table, sums: ItemSums, rejects: pa.Table
+    source: Source, users: UserSums, items: pa.Table, sums: Sums, rejects: pa.Table
 ) -> dict[str, Any]:
-    """What statistics.json says, but for the fingerprint."""
-    per_user = users["n_events"].to_numpy()
-    per_item = sums.n_events[sums.n_events > 0]
-    n_events, warm = int(per_user.sum()), len(per_item)
-    has_time = summary.last_time is not None
+    """What statistics.json says, but for the fingerprint and the layout.
+
+    users: the sums over all events. items: the catalogue by item_idx.
+    """
+    n_items = sums.items_before.n_events + sums.items_after.n_events
+    per_item = n_items[n_items > 0]
+    n_events, warm = int(users.n_events.sum()), len(per_item)
+    has_time = users.now is not None
     return {
         "format": FORMAT,
         "entity": source.entity,
         "shape": source.shape,
         "counts": {
             "events": n_events,
-            "users": users.num_rows,
-            "items": len(sums.n_events),
+            "users": len(users.n_events),
+            "items": len(n_items),
             "items_with_events": warm,
             "rejected": rejects.num_rows,
         },
-        "sparsity": 1 - n_events / (users.num_rows * warm),
-        "events_per_user": _quartiles(per_user),
+        "items_without_description": _undescribed(items),
+        "split": {
+            "protocol": "user-temporal",
+            "held_out_share": 1 / TEST_SHARE,
+            "before": int(sums.users_before.n_events.sum()),
+            "held_out": int(sums.users_after.n_events.sum()),
+        },
+        "sparsity": 1 - n_events / (len(users.n_events) * warm),
+        "events_per_user": _quartiles(users.n_events),
         "events_per_item": _quartiles(per_item),
-        "rating": _rating_statistics(users, sums),
-        "time_range": [summary.first_time, summary.last_time] if has_time else None,
+        "rating": _rating_statistics(users),
+        "time_range": [int(users.first_time.min()), int(users.last_time.max())]
+        if has_time
+        else None,
         "rejected": count_reasons(rejects),
     }
 
 
-def _rating_statistics(users: pa.Table, sums: ItemSums) -> dict[str, float] | None:
-    n_rated = sums.n_rated.sum()
+def _undescribed(items: pa.Table) -> int:
+    """Items of which nothing but the id is known."""
+    untitled = pc.equal(items["title"], items["item_id"].cast(pa.string()))
+    without_genres = pc.equal(pc.list_value_length(items["genres"]), 0)
+    return int(pc.sum(pc.and_(untitled, without_genres)).as_py() or 0)
+
+
+def _rating_statistics(users: UserSums) -> dict[str, float] | None:
+    n_rated = users.n_rated.sum()
     if n_rated == 0:
         return None
-    mean = sums.rating_sum.sum() / n_rated
-    variance = sums.rating_square_sum.sum() / n_rated - mean**2
+    mean = users.rating_sum.sum() / n_rated
+    variance = users.rating_square_sum.sum() / n_rated - mean**2
     return {
         "rated_events": int(n_rated),
         "mean": float(mean),
         "std": float(np.sqrt(max(variance, 0.0))),
-        "min": pc.min(users["rating_min"]).as_py(),
-        "max": pc.max(users["rating_max"]).as_py(),
+        "min": float(users.rating_min.min()),
+        "max": float(users.rating_max.max()),
     }
 
 
 def _quartiles(counts: np.ndarray) -> dict[str, float]:
     least, low, median, high, most = np.quantile(counts, [0, 0.25, 0.5, 0.75, 1]).tolist()
     return {"min": least, "q1": low, "median": median, "q3": high, "max": most}
-
-
-def _distinct(lists: pa.ChunkedArray) -> pa.Array:
-    return pc.list_flatten(lists).combine_chunks().unique()
-
-
-def _as_numbers(ids: pa.Array, file: EventFile) -> pa.Array:
-    numbers = None
-    if file.delimiter is not None and pa.types.is_string(ids.type):
-        numbers = whole_number_texts(ids)
-    return ids if numbers is None else numbers
-
-
-def _numbering(keys: pa.Array, ids: pa.Array, all_ids: pa.Array) -> Numbering:
-    ascending = all_ids.take(pc.sort_indices(all_ids))
-    index = pc.index_in(ids, value_set=ascending).to_numpy().astype(np.int32)
-    return Numbering(keys, index, ascending)

@@ -1,4 +1,4 @@
-"""`marquee data synth`, `marquee data fetch` and `marquee prepare`."""
+"""`marquee data synth`, `fetch` and `report`, and `marquee prepare`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -18,20 +18,29 @@ if TYPE_CHECKING:
 
 console = Console(stderr=True)
 
-PREPARE_HELP = """Check a table of events, order it by user and write it as Parquet.
+PREPARE_HELP = """Check a table of events, order it by user, split it and write it as Parquet.
 
-INPUT is a directory with a MovieLens data set of any published shape, or a csv or Parquet file
-of events, whose columns --user and --item name. Rejected rows are kept in rejects.parquet.
+INPUT is a directory with a MovieLens data set of any published shape, a dataset.yaml (or a
+directory that holds one), or csv or Parquet, gzipped or not, one file or a directory of them,
+whose columns --user and --item name. Paths may be s3:// addresses. Rejected rows are kept in
+rejects.parquet. --append adds new events to an OUT that was prepared before.
 
 Examples:
 
 - `marquee prepare ml-latest-small data/`
 - `marquee prepare plays.csv data/ --user listener --item song --time played_at`
-- `marquee prepare data/ --events plays.parquet --user listener --item song --items songs.csv`
+- `marquee prepare s3://logs/plays/ data/ --user listener --item song --items songs.parquet`
+- `marquee prepare --append monday.csv data/ --user listener --item song --time played_at`
 """
-SYNTH_HELP = """Write a MovieLens-shaped data set with planted taste.
+SYNTH_HELP = """Write a MovieLens-shaped data set with planted taste, or one of a given size.
 
-Example: `marquee data synth raw/ --users 2000 --items 1500 --events 150000 --seed 7`
+--like makes one of a published data set's size and proportions, to measure with; --scale makes
+it larger or smaller. It has no taste to be learnt.
+
+Examples:
+
+- `marquee data synth raw/ --users 2000 --items 1500 --events 150000 --seed 7`
+- `marquee data synth raw/ --like ml-25m`
 """
 FETCH_HELP = """Download a MovieLens data set by its name.
 
@@ -40,14 +49,20 @@ Names: ml-latest-small, ml-latest, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32
 Example: `marquee data fetch ml-1m raw/`
 """
 
+REPORT_HELP = """Draw a prepared data set on one page of HTML that needs nothing beside it.
+
+Example: `marquee data report data/ --out report.html`
+"""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    data = typer.Typer(help="Get data to prepare.", no_args_is_help=True)
+    data = typer.Typer(help="Get data to prepare, and look at it.", no_args_is_help=True)
     data.command("synth", help=SYNTH_HELP)(synth)
     data.command("fetch", help=FETCH_HELP)(fetch)
+    data.command("report", help=REPORT_HELP)(report_on)
     app.add_typer(data, name="data")
     app.command("prepare", help=PREPARE_HELP)(prepare)
 
@@ -58,6 +73,12 @@ def synth(
     items: Annotated[int, typer.Option(help="Number of items.")] = 1_500,
     events: Annotated[int, typer.Option(help="Number of ratings.")] = 150_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    like: Annotated[
+        str | None, typer.Option(help="Imitate the size of a data set: ml-1m or ml-25m.")
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(min=0.001, help="With --like: times its users and events.")
+    ] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Write a synthetic data set."""
@@ -67,11 +88,29 @@ def synth(
 
     with _steps() as report:
         report("Inventing users, items and ratings")
+        if like is not None:
+            _synth_like(out, like, scale, seed, as_json)
+            return
         planted = write_synthetic(out, users=users, items=items, events=events, seed=seed)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "planted": asdict(planted)}))
     else:
         typer.echo(f"{out}: {events:,} ratings of {items:,} items by {users:,} users, seed {seed}")
+
+
+def _synth_like(out: Path, like: str, scale: float, seed: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from training.data.lookalike import write_lookalike
+
+    shape = write_lookalike(out, like, scale=scale, seed=seed)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "like": like, **asdict(shape)}))
+    else:
+        typer.echo(
+            f"{out}: {shape.events:,} ratings of {shape.items:,} items by {shape.users:,} users, "
+            f"like {like}, seed {seed}"
+        )
 
 
 def fetch(
@@ -96,9 +135,25 @@ def fetch(
     typer.echo(f"{out}: {', '.join(sorted(path.name for path in out.glob('[!.]*')))}")
 
 
+def report_on(
+    path: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared directory.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+) -> None:
+    """Report on a prepared data set."""
+    from training.data.report import write_report
+
+    with _steps() as report:
+        report(f"Looking at {path}")
+        size = write_report(path, out)
+    typer.echo(f"{out}: {size / 1e6:.1f} MB")
+
+
 def prepare(
-    paths: Annotated[list[Path], typer.Argument(metavar="[INPUT] OUT", show_default=False)],
-    events: Annotated[Path | None, typer.Option(help="A csv or Parquet file of events.")] = None,
+    paths: Annotated[list[str], typer.Argument(metavar="[INPUT] OUT", show_default=False)],
+    events: Annotated[str | None, typer.Option(help="A file or directory of events.")] = None,
+    append: Annotated[
+        str | None, typer.Option(metavar="NEW", help="Add the events of NEW to those of OUT.")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="Column of the user's id.")] = None,
     item: Annotated[str | None, typer.Option(help="Column of the item's id.")] = None,
     rating: Annotated[str | None, typer.Option(help="Column of the rating, if any.")] = None,
@@ -106,7 +161,7 @@ def prepare(
         str | None, typer.Option(help="Column of the time: unix seconds or ISO 8601 (UTC).")
     ] = None,
     items: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="A csv or Parquet file of items, with the same id column."),
     ] = None,
     rating_range: Annotated[
@@ -115,56 +170,82 @@ def prepare(
     max_rejects: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of events that may be rejected.")
     ] = 0.01,
+    text_features: Annotated[
+        bool, typer.Option(help="Embed the items' titles, categories and tags.")
+    ] = False,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="Cores to use; by default all of them.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prepare a data set."""
     from training.data.prepare import prepare as run
 
-    path, out = _input_and_output(paths, events)
+    path, out = _input_and_output(paths, events, append)
     columns = {"--user": user, "--item": item, "--rating": rating, "--time": time}
     source = _source(path, {**columns, "--items": items, "--rating-range": rating_range})
     with _steps() as report:
-        statistics = run(source, out, max_rejects=max_rejects, report=report)
+        statistics = run(
+            source,
+            out,
+            append=append is not None,
+            text_features=text_features,
+            max_rejects=max_rejects,
+            cpus=cpus,
+            report=report,
+        )
     if as_json:
         typer.echo(json.dumps(statistics))
     else:
         Console().print(_statistics_table(out, statistics))
 
 
-def _input_and_output(paths: list[Path], events: Path | None) -> tuple[Path, Path]:
-    """What to read and where to write; --events may stand for INPUT, or lie inside it."""
-    if len(paths) > 2 or (len(paths) == 1 and events is None):
+def _input_and_output(paths: list[str], events: str | None, append: str | None) -> tuple[str, Path]:
+    """What to read and where to write; --append and --events may stand for INPUT."""
+    from training.data.locations import S3, file_size, is_directory, join
+
+    out = paths[-1]
+    named = [*paths[:-1], *([append] if append else []), *([events] if events else [])]
+    if len(paths) > 2 or not named or len(named) > 2 or (append and len(named) > 1):
         raise UserError("name INPUT and OUT, such as `marquee prepare ml-latest-small data/`")
-    path, out = paths[0], paths[-1]
-    if events is not None:
-        path = events if len(paths) == 1 or events.exists() else path / events
-    if not path.exists():
+    if out.startswith(S3):
+        raise UserError(f"{out} is on S3: OUT is a directory; copy it there when it is whole")
+    path = named[-1]
+    if len(named) == 2 and file_size(path) is None and not is_directory(path):
+        path = join(named[0], path)  # --events names a file inside INPUT
+    if file_size(path) is None and not is_directory(path):
         raise UserError(f"{path} does not exist: name a data set's directory or a file")
-    return path, out
+    return path, Path(out)
 
 
-def _source(path: Path, options: dict[str, Any]) -> "Source":
-    """A MovieLens directory, or a single file with the options that describe it."""
-    from training.data.sources import detect, generic
+def _source(path: str, options: dict[str, Any]) -> "Source":
+    """A MovieLens directory, a dataset.yaml, or events with the options that describe them."""
+    from training.data.locations import is_directory
+    from training.data.mapping import find_mapping, read_mapping
+    from training.data.movielens import detect
+    from training.data.sources import CatalogueFile, generic
 
-    if path.is_dir():
-        given = [name for name, value in options.items() if value is not None]
+    given = [name for name, value in options.items() if value is not None]
+    described = options["--user"] is not None or options["--item"] is not None
+    mapping = None if described else find_mapping(path)
+    if mapping is not None or (is_directory(path) and not described):
         if given:
             raise UserError(
-                f"{given[0]} is for a single file: name it with --events FILE, "
-                f"or leave {given[0]} out for a MovieLens directory"
+                f"{given[0]} describes events together with --user and --item: name these too, "
+                f"or leave {given[0]} out for a MovieLens directory or a dataset.yaml"
             )
-        return detect(path)
+        return detect(path) if mapping is None else read_mapping(mapping)
     for name in ("--user", "--item"):
         if options[name] is None:
             raise UserError(f"{name} COL is missing: name the column in {path}")
+    items = options["--items"]
     return generic(
         path,
         user=options["--user"],
         item=options["--item"],
         rating=options["--rating"],
         time=options["--time"],
-        items=options["--items"],
+        catalogue=CatalogueFile(items, "columns", options["--item"]) if items else None,
         rating_range=_range(options["--rating-range"]),
     )
 
@@ -188,6 +269,8 @@ def _statistics_table(out: Path, statistics: dict[str, Any]) -> Table:
     table.add_row("sparsity", f"{statistics['sparsity']:.4f}")
     if rating := statistics["rating"]:
         table.add_row("rating", f"{rating['mean']:.2f} ± {rating['std']:.2f}")
+    if undescribed := statistics["items_without_description"]:
+        table.add_row("items without description", f"{undescribed:,}")
     for reason, count in statistics["rejected"].items():
         table.add_row(f"rejected: {reason}", f"{count:,}")
     return table

@@ -1,7 +1,8 @@
 """A prepared data set in memory. `marquee prepare` writes what `load` reads.
 
 Index spaces: U users and I items, dense, in ascending order of their original ids;
-E events, sorted by (user, timestamp, input order).
+E events, sorted by (user, timestamp, input order). On disk indices are rows of users.parquet and
+items.parquet, to which `--append` adds at the end; `load` puts them into order.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from training.errors import UserError
@@ -94,32 +95,32 @@ def load(path: str | Path) -> Dataset:
     path = Path(path)
     statistics = read_statistics(path)
     try:
-        events = _read_events(path / "events")
+        parts = _read_events(path / "events")
         users = pq.read_table(path / "users.parquet")
         items = pq.read_table(path / "items.parquet")
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{path} is not whole ({_first_line(error)}): run `marquee prepare` again"
         ) from error
-    if events.num_rows != statistics["counts"]["events"]:
+    n_events = sum(part.num_rows for part in parts)
+    if n_events != statistics["counts"]["events"]:
         raise UserError(
-            f"{path} holds {events.num_rows} events but its statistics.json says "
+            f"{path} holds {n_events} events but its statistics.json says "
             f"{statistics['counts']['events']}: run `marquee prepare` again"
         )
-    user = events["user_idx"].to_numpy()
-    offsets = np.zeros(users.num_rows + 1, dtype=np.int64)
-    np.cumsum(np.bincount(user, minlength=users.num_rows), out=offsets[1:])
-    return Dataset(
-        path=path,
-        statistics=statistics,
-        users=users,
-        items=items,
-        user=user,
-        item=events["item_idx"].to_numpy(),
-        rating=events["rating"].to_numpy(),
-        timestamp=events["timestamp"].fill_null(0).to_numpy(),
-        offsets=offsets,
-    )
+    users, user_rank = _ascending(users, "user_id")
+    items, item_rank = _ascending(items, "item_id")
+    offsets, columns = _by_user(parts, user_rank, item_rank, users.num_rows)
+    return Dataset(path, statistics, users, items, **columns, offsets=offsets)
+
+
+def read_features(path: Path, name: str) -> pa.Table:
+    """user_features or item_features of a prepared directory: those before the cut-off.
+
+    Rows in the order of the Dataset's users or items.
+    """
+    table = pq.read_table(path / f"{name}.parquet")
+    return _ascending(table, table.column_names[0])[0]
 
 
 def read_statistics(path: Path) -> dict[str, Any]:
@@ -140,12 +141,53 @@ def read_statistics(path: Path) -> dict[str, Any]:
     return statistics
 
 
-def _read_events(directory: Path) -> pa.Table:
-    """All events, in order: the buckets are ranges of user_idx and their names sort."""
-    files = sorted(directory.glob("bucket=*/*.parquet"))
+def _read_events(directory: Path) -> list[pa.Table]:
+    """The files of events. A user's are in files of one folder whose names sort as they happened.
+
+    Within a file events are in order of user, time and input.
+    """
+    files = sorted(directory.glob("bucket=*/**/*.parquet"))
     if not files:
         raise FileNotFoundError(f"no events in {directory}")
-    return pads.dataset([str(file) for file in files], schema=EVENT_SCHEMA).to_table()
+    return [pq.read_table(file, schema=EVENT_SCHEMA, partitioning=None) for file in files]
+
+
+def _ascending(table: pa.Table, ids: str) -> tuple[pa.Table, np.ndarray]:
+    """The rows in ascending order of their ids, and the new place of each row, int32."""
+    order = pc.sort_indices(table[ids]).to_numpy()
+    rank = np.empty(len(order), dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    in_order = np.array_equal(order, np.arange(len(order)))
+    return (table if in_order else table.take(pa.array(order))), rank
+
+
+def _by_user(
+    parts: list[pa.Table], user_rank: np.ndarray, item_rank: np.ndarray, n_users: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Offsets int64 [U + 1] and the columns of all events, each put where its user's are."""
+    users = [user_rank[part["user_idx"].to_numpy()] for part in parts]
+    total = np.zeros(n_users, dtype=np.int64)
+    for user in users:
+        total += np.bincount(user, minlength=n_users)
+    offsets = np.zeros(n_users + 1, dtype=np.int64)
+    np.cumsum(total, out=offsets[1:])
+    free = offsets[:-1].copy()
+    columns = {
+        "user": np.empty(offsets[-1], np.int32),
+        "item": np.empty(offsets[-1], np.int32),
+        "rating": np.empty(offsets[-1], np.float32),
+        "timestamp": np.empty(offsets[-1], np.int64),
+    }
+    for part, user in zip(parts, users, strict=True):
+        begins = np.flatnonzero(np.diff(user, prepend=-1))  # of each user's run in this file
+        run = np.diff(np.append(begins, len(user)))
+        place = np.arange(len(user)) + np.repeat(free[user[begins]] - begins, run)
+        columns["user"][place] = user
+        columns["item"][place] = item_rank[part["item_idx"].to_numpy()]
+        columns["rating"][place] = part["rating"].to_numpy()
+        columns["timestamp"][place] = part["timestamp"].fill_null(0).to_numpy()
+        free += np.bincount(user, minlength=n_users)
+    return offsets, columns
 
 
 def _first_line(error: Exception) -> str:

@@ -1,21 +1,22 @@
 """User, item and interaction features of events, vectorised.
 
 Every function sees only the events that it is given, so features are point-in-time correct when
-it is given the events before the cut-off: `prepare` describes the whole data set with them, and
-training calls them again on the events of its fold.
+it is given the events before the cut-off. All features are made of sums that add up over parts of
+the events: `prepare` adds those of its partitions, and `prepare --append` those of a new day.
 
 E events, U users, I items, G genres. Unknown values are NaN in arrays and null in tables.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
 
 DAY_S = 86_400
 MONTH_S = 30.4375 * DAY_S  # a twelfth of a Julian year
+EPOCH_2000_S = 946_684_800  # times are summed from here in days, to lose no digits
 
 TOP_GENRES = 3
 
@@ -43,6 +44,123 @@ def genre_matrix(genres: Sequence[Sequence[str] | None]) -> tuple[list[str], np.
     return names, matrix
 
 
+@dataclass(frozen=True)
+class UserSums:
+    """What user features are made of, for U users. Every field but the last is [U]."""
+
+    n_events: np.ndarray
+    n_rated: np.ndarray
+    rating_sum: np.ndarray
+    rating_square_sum: np.ndarray
+    rating_min: np.ndarray  # inf without ratings
+    rating_max: np.ndarray  # -inf
+    first_time: np.ndarray  # inf without times
+    last_time: np.ndarray  # -inf
+    genre_counts: np.ndarray  # int32 [U, G]
+
+    @classmethod
+    def of(
+        cls,
+        user: np.ndarray,
+        item: np.ndarray,
+        rating: np.ndarray,
+        timestamp: np.ndarray | None,
+        *,
+        n_users: int,
+        genres: np.ndarray,
+    ) -> "UserSums":
+        """user, item: int [E]. rating: float [E], NaN where unrated. timestamp: int64 [E], unix
+        seconds, or None. genres: bool [I, G]."""
+        rated = ~np.isnan(rating)
+        who, known = user[rated], rating[rated].astype(np.float64)
+        low, high = _range(who, known, n_users)
+        first, last = _range(user[:0], known[:0], n_users)
+        if timestamp is not None:
+            first, last = _range(user, timestamp.astype(np.float64), n_users)
+        return cls(
+            n_events=np.bincount(user, minlength=n_users),
+            n_rated=np.bincount(who, minlength=n_users),
+            rating_sum=_total(who, known, n_users),
+            rating_square_sum=_total(who, known**2, n_users),
+            rating_min=low,
+            rating_max=high,
+            first_time=first,
+            last_time=last,
+            genre_counts=_genre_counts(user, item, n_users, genres),
+        )
+
+    @classmethod
+    def empty(cls, n_users: int, n_genres: int) -> "UserSums":
+        """The sums of no events."""
+
+        def count() -> np.ndarray:
+            return np.zeros(n_users, np.int64)
+
+        def filled(value: float) -> np.ndarray:
+            return np.full(n_users, value)
+
+        return cls(
+            n_events=count(),
+            n_rated=count(),
+            rating_sum=filled(0.0),
+            rating_square_sum=filled(0.0),
+            rating_min=filled(np.inf),
+            rating_max=filled(-np.inf),
+            first_time=filled(np.inf),
+            last_time=filled(-np.inf),
+            genre_counts=np.zeros((n_users, n_genres), np.int32),
+        )
+
+    def __add__(self, other: "UserSums") -> "UserSums":
+        """The sums of both parts of the events, user by user."""
+        joined = {
+            "rating_min": np.minimum,
+            "rating_max": np.maximum,
+            "first_time": np.minimum,
+            "last_time": np.maximum,
+        }
+        return UserSums(
+            **{
+                field.name: joined.get(field.name, np.add)(
+                    getattr(self, field.name), getattr(other, field.name)
+                )
+                for field in fields(self)
+            }
+        )
+
+    def take(self, users: np.ndarray) -> "UserSums":
+        """The rows `users` int [N]."""
+        return UserSums(**{field.name: getattr(self, field.name)[users] for field in fields(self)})
+
+    @property
+    def now(self) -> float | None:
+        """The time of the last event of all; None without times."""
+        latest = self.last_time.max(initial=-np.inf)
+        return None if np.isinf(latest) else float(latest)
+
+    def features(self, genre_names: Sequence[str], now: float | None) -> pa.Table:
+        """USER_FEATURES, a table of U rows. now: the moment that recency is measured from."""
+        mean, std = _moments(self.n_rated, self.rating_sum, self.rating_square_sum)
+        velocity = recency = np.full(len(self.n_events), np.nan)
+        if now is not None:
+            first, last = _finite(self.first_time), _finite(self.last_time)
+            # A burst of one evening is not a rate per month: the span counts as a month at least.
+            velocity = self.n_events / np.maximum((last - first) / MONTH_S, 1.0)
+            recency = (now - last) / DAY_S
+        return pa.table(
+            {
+                "n_events": pa.array(self.n_events.astype(np.int32)),
+                "rating_mean": _column(mean),
+                "rating_std": _column(std),
+                "rating_min": _column(_finite(self.rating_min)),
+                "rating_max": _column(_finite(self.rating_max)),
+                "top_genres": _top_genres(self.genre_counts, genre_names),
+                "velocity_per_month": _column(velocity),
+                "recency_days": _column(recency),
+            }
+        )
+
+
 def user_features(
     user: np.ndarray,
     item: np.ndarray,
@@ -56,51 +174,10 @@ def user_features(
 ) -> pa.Table:
     """USER_FEATURES of every user, a table of `n_users` rows; users without events are null.
 
-    user, item: int [E]. rating: float [E], NaN where unrated. timestamp: int64 [E] in unix
-    seconds, or None. genres: bool [I, G]. now: the moment that recency is measured from.
+    Arguments as for UserSums; now: the moment that recency is measured from.
     """
-    count = np.bincount(user, minlength=n_users)
-    mean, std = _mean_std(user, rating, n_users)
-    low, high = _range(user, rating, n_users)
-    velocity = recency = np.full(n_users, np.nan)
-    if timestamp is not None and now is not None:
-        first, last = _range(user, timestamp.astype(np.float64), n_users)
-        # A burst of one evening is not a rate per month: the span counts as a month at least.
-        velocity = count / np.maximum((last - first) / MONTH_S, 1.0)
-        recency = (now - last) / DAY_S
-    return pa.table(
-        {
-            "n_events": pa.array(count.astype(np.int32)),
-            "rating_mean": _column(mean),
-            "rating_std": _column(std),
-            "rating_min": _column(low),
-            "rating_max": _column(high),
-            "top_genres": top_genres(user, item, n_users, genre_names, genres),
-            "velocity_per_month": _column(velocity),
-            "recency_days": _column(recency),
-        }
-    )
-
-
-def top_genres(
-    user: np.ndarray,
-    item: np.ndarray,
-    n_users: int,
-    genre_names: Sequence[str],
-    genres: np.ndarray,
-) -> pa.Array:
-    """Each user's most frequent genres, at most TOP_GENRES, as list<string> [U].
-
-    Ties go to the genre that comes first in `genre_names`.
-    """
-    shape = (n_users, genres.shape[0])
-    watched = sparse.csr_matrix((np.ones(len(user), np.int32), (user, item)), shape=shape)
-    counts = (watched @ sparse.csr_matrix(genres.astype(np.int32))).toarray()  # [U, G]
-    best = np.argsort(-counts, axis=1, kind="stable")[:, :TOP_GENRES]
-    present = np.take_along_axis(counts, best, axis=1) > 0
-    offsets = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
-    names = pa.array(genre_names, pa.string()).take(pa.array(best[present]))
-    return pa.ListArray.from_arrays(pa.array(offsets), names)
+    sums = UserSums.of(user, item, rating, timestamp, n_users=n_users, genres=genres)
+    return sums.features(genre_names, None if timestamp is None else now)
 
 
 @dataclass(frozen=True)
@@ -111,90 +188,116 @@ class ItemSums:
     n_rated: np.ndarray
     rating_sum: np.ndarray
     rating_square_sum: np.ndarray
-    n_recent: np.ndarray  # rated events at or after the moment that halves the events
-    recent_sum: np.ndarray
+    day_sum: np.ndarray  # over rated events, days since 2000
+    day_square_sum: np.ndarray
+    rating_day_sum: np.ndarray
 
     @classmethod
     def of(
-        cls,
-        item: np.ndarray,
-        rating: np.ndarray,
-        timestamp: np.ndarray | None,
-        *,
-        n_items: int,
-        halved_at: int | None,
+        cls, item: np.ndarray, rating: np.ndarray, timestamp: np.ndarray | None, *, n_items: int
     ) -> "ItemSums":
-        """Sums of one part of the events. halved_at: see `halving_moment`; None without time."""
+        """item: int [E]. rating: float [E], NaN where unrated. timestamp: int64 [E] or None."""
         rated = ~np.isnan(rating)
-        item_rated, known = item[rated], rating[rated].astype(np.float64)
-        recent = np.zeros(len(known), dtype=bool)
-        if timestamp is not None and halved_at is not None:
-            recent = timestamp[rated] >= halved_at
+        what, known = (item, rating) if rated.all() else (item[rated], rating[rated])
+        known = known.astype(np.float64)
+        day = np.zeros(len(known))
+        if timestamp is not None:
+            day = (timestamp[rated] - EPOCH_2000_S) / DAY_S
         return cls(
             n_events=np.bincount(item, minlength=n_items),
-            n_rated=np.bincount(item_rated, minlength=n_items),
-            rating_sum=np.bincount(item_rated, known, minlength=n_items),
-            rating_square_sum=np.bincount(item_rated, known**2, minlength=n_items),
-            n_recent=np.bincount(item_rated[recent], minlength=n_items),
-            recent_sum=np.bincount(item_rated[recent], known[recent], minlength=n_items),
+            n_rated=np.bincount(what, minlength=n_items),
+            rating_sum=_total(what, known, n_items),
+            rating_square_sum=_total(what, known**2, n_items),
+            day_sum=_total(what, day, n_items),
+            day_square_sum=_total(what, day**2, n_items),
+            rating_day_sum=_total(what, known * day, n_items),
+        )
+
+    @classmethod
+    def empty(cls, n_items: int) -> Self:
+        """The sums of no events."""
+        return cls(*(np.zeros(n_items) for _ in fields(cls)))
+
+    def __add__(self, other: "ItemSums") -> "ItemSums":
+        return ItemSums(
+            *(getattr(self, field.name) + getattr(other, field.name) for field in fields(self))
         )
 
     def features(self) -> pa.Table:
-        """ITEM_FEATURES of every item, a table of I rows.
-
-        rating_trend is the mean rating of the recent half of the events minus that of the old
-        half; 0 for an item that lacks one of them.
-        """
+        """ITEM_FEATURES of every item, a table of I rows."""
         mean, std = _moments(self.n_rated, self.rating_sum, self.rating_square_sum)
-        n_old = self.n_rated - self.n_recent
-        recent = _divide(self.recent_sum, self.n_recent)
-        old = _divide(self.rating_sum - self.recent_sum, n_old)
-        trend = np.where((self.n_recent > 0) & (n_old > 0), recent - old, 0.0)
         return pa.table(
             {
                 "n_events": pa.array(self.n_events.astype(np.int32)),
                 "rating_mean": _column(mean),
                 "rating_std": _column(std),
                 "log_popularity": pa.array(np.log1p(self.n_events).astype(np.float32)),
-                "rating_trend": pa.array(trend.astype(np.float32)),
+                "rating_trend": pa.array(self.rating_trend().astype(np.float32)),
             }
         )
+
+    def rating_trend(self) -> np.ndarray:
+        """Stars by which an item's recent ratings lie above its old ones, float64 [I].
+
+        On the least-squares line of its ratings over time, what lies between one standard
+        deviation of time before the mean time and one after: 2 cov(day, rating) / std(day). For
+        ratings at two moments, half at each, it is the difference of their means. 0 for an item
+        whose ratings are all of one moment.
+        """
+        n = np.maximum(self.n_rated, 1)
+        day = self.day_sum / n
+        covariance = self.rating_day_sum / n - day * self.rating_sum / n
+        spread = np.sqrt(np.maximum(self.day_square_sum / n - day**2, 0.0))
+        apart = spread > 1 / DAY_S  # less than a second is rounding
+        return np.divide(2 * covariance, spread, out=np.zeros(len(n)), where=apart)
 
 
 def item_features(
     item: np.ndarray, rating: np.ndarray, timestamp: np.ndarray | None, *, n_items: int
 ) -> pa.Table:
-    """ITEM_FEATURES of every item, a table of `n_items` rows.
+    """ITEM_FEATURES of every item, a table of `n_items` rows. Arguments as for ItemSums."""
+    return ItemSums.of(item, rating, timestamp, n_items=n_items).features()
 
-    item: int [E]. rating: float [E], NaN where unrated. timestamp: int64 [E] or None.
+
+def interaction_features(
+    user: np.ndarray,
+    rating: np.ndarray,
+    timestamp: np.ndarray | None,
+    rating_mean: np.ndarray,
+    rating_std: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Columns [E] that describe each event: rating_z, hour, day_of_week and month.
+
+    rating_mean, rating_std: float [U], what is known of each user before the cut-off
+    (user_features.parquet), so that a held-out rating is measured by its user's past. Events
+    without time have no hour, day and month.
     """
-    halved_at = None
-    if timestamp is not None:
-        halved_at = halving_moment(*np.unique(timestamp // DAY_S, return_counts=True))
-    return ItemSums.of(item, rating, timestamp, n_items=n_items, halved_at=halved_at).features()
+    columns = {"rating_z": z_score(user, rating, rating_mean, rating_std)}
+    return columns if timestamp is None else columns | time_features(timestamp)
 
 
-def halving_moment(days: np.ndarray, counts: np.ndarray) -> int | None:
-    """The start of the day before which at most half of the events happened, in unix seconds.
+def z_score(user: np.ndarray, rating: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Ratings float32 [E] in standard deviations from their user's mean; mean, std: float [U].
 
-    days: distinct, ascending days since 1970. counts: events on each. Counts by day can be added
-    up over parts of the events, which an exact median cannot. None without events.
+    NaN where unrated or nothing is known of the user; 0 for users who give one rating only.
     """
-    if len(days) == 0:
-        return None
-    index = np.searchsorted(np.cumsum(counts), counts.sum() / 2, side="left")
-    return int(days[index]) * DAY_S
+    spread = std[user]
+    varies = spread > 0
+    score = np.where(varies, (rating - mean[user]) / np.where(varies, spread, 1.0), 0.0)
+    unknown = np.isnan(rating) | np.isnan(mean[user])
+    return np.where(unknown, np.nan, score).astype(np.float32)
 
 
 def rating_z_score(user: np.ndarray, rating: np.ndarray, *, n_users: int) -> np.ndarray:
-    """Ratings float32 [E] in standard deviations from their user's mean.
-
-    NaN where unrated; 0 for users who give one rating only.
-    """
-    mean, std = _mean_std(user, rating, n_users)
-    spread = std[user]
-    score = (rating - mean[user]) / np.where(spread > 0, spread, 1.0)
-    return score.astype(np.float32)
+    """`z_score` by the mean and deviation of the same events."""
+    known = ~np.isnan(rating)
+    who, value = user[known], rating[known].astype(np.float64)
+    mean, std = _moments(
+        np.bincount(who, minlength=n_users),
+        _total(who, value, n_users),
+        _total(who, value**2, n_users),
+    )
+    return z_score(user, rating, mean, std)
 
 
 def time_features(timestamp: np.ndarray) -> dict[str, np.ndarray]:
@@ -208,31 +311,59 @@ def time_features(timestamp: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _mean_std(group: np.ndarray, value: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation of the known values of each group, float64."""
-    known = ~np.isnan(value)
-    group, value = group[known], value[known].astype(np.float64)
-    return _moments(
-        np.bincount(group, minlength=size),
-        np.bincount(group, value, minlength=size),
-        np.bincount(group, value**2, minlength=size),
-    )
+def _genre_counts(
+    user: np.ndarray, item: np.ndarray, n_users: int, genres: np.ndarray
+) -> np.ndarray:
+    """How often each user met each genre, int32 [U, G]."""
+    n_genres = genres.shape[1]
+    owner, genre = np.nonzero(genres)
+    per_item = np.bincount(owner, minlength=len(genres))
+    start = np.cumsum(per_item) - per_item
+    repeats = per_item[item]
+    # Every event once for each genre of its item: positions in `genre`, item by item.
+    ends = np.cumsum(repeats)
+    position = np.arange(ends[-1] if len(ends) else 0)
+    position += np.repeat(start[item] - (ends - repeats), repeats)
+    key = np.repeat(user.astype(np.int64) * n_genres, repeats) + genre[position]
+    counts = np.bincount(key, minlength=n_users * n_genres)
+    return counts.reshape(n_users, n_genres).astype(np.int32)
+
+
+def _top_genres(counts: np.ndarray, names: Sequence[str]) -> pa.Array:
+    """Each user's most frequent genres, at most TOP_GENRES, as list<string> [U].
+
+    Ties go to the genre that comes first in `names`.
+    """
+    best = np.argsort(-counts, axis=1, kind="stable")[:, :TOP_GENRES]
+    present = np.take_along_axis(counts, best, axis=1) > 0
+    offsets = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
+    chosen = pa.array(names, pa.string()).take(pa.array(best[present]))
+    return pa.ListArray.from_arrays(pa.array(offsets), chosen)
 
 
 def _moments(
     n: np.ndarray, total: np.ndarray, squares: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation, float64; NaN where n is 0."""
     mean = _divide(total, n)
     return mean, np.sqrt(np.maximum(_divide(squares, n) - mean**2, 0.0))
 
 
 def _range(group: np.ndarray, value: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest known value of each group, NaN for a group without any."""
-    known = ~np.isnan(value)
+    """Least and greatest value of each group: inf and -inf for a group without any."""
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
-    np.minimum.at(low, group[known], value[known])
-    np.maximum.at(high, group[known], value[known])
-    return np.where(np.isinf(low), np.nan, low), np.where(np.isinf(high), np.nan, high)
+    np.minimum.at(low, group, value)
+    np.maximum.at(high, group, value)
+    return low, high
+
+
+def _total(group: np.ndarray, value: np.ndarray, size: int) -> np.ndarray:
+    """The sum of each group, float64, which bincount of nothing is not."""
+    return np.bincount(group, value, minlength=size).astype(np.float64, copy=False)
+
+
+def _finite(value: np.ndarray) -> np.ndarray:
+    return np.where(np.isinf(value), np.nan, value)
 
 
 def _divide(total: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -1,12 +1,24 @@
 """Directories that appear whole or not at all."""
 
-import os
+import errno
+import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from training.errors import UserError
+
+NO_ROOM_OR_RIGHT = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
 
 
 @contextmanager
@@ -16,20 +28,54 @@ def staged_directory(out: Path, *, marker: str) -> Iterator[Path]:
     An existing `out` is replaced when it is empty or holds the file `marker`, that is when it
     was made by the same command; anything else there is the user's own, and a UserError. The
     replacement is two renames: a reader sees the old directory, for an instant none, or the new.
+    What a killed run left beside `out` is cleared away; a run that is under way is a UserError.
     """
     out = out.resolve()
-    check_replaceable(out, marker)
-    staging = out.with_name(f".{out.name}.{os.getpid()}.new")
-    shutil.rmtree(staging, ignore_errors=True)
     try:
-        staging.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(out):
+            _recover(out)
+            check_replaceable(out, marker)
+            staging = out.with_name(f".{out.name}.new")
+            try:
+                staging.mkdir()
+                yield staging
+                _swap(staging, out)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in NO_ROOM_OR_RIGHT:
+            raise
+        raise UserError(f"cannot write in {out.parent}: {error.strerror}") from error
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the lock on `out`, which ends with its process however that ends."""
+    path = out.with_name(f".{out.name}.lock")
+    try:
+        lock = path.open("w")
     except OSError as error:
         raise UserError(f"cannot write in {out.parent}: {error.strerror}") from error
-    try:
-        yield staging
-        _swap(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with lock as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is writing {out}: wait for its end") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _recover(out: Path) -> None:
+    """Clear away what a killed run left; one killed between its two renames gets `out` back."""
+    old = out.with_name(f".{out.name}.old")
+    if old.exists() and not out.exists():
+        old.rename(out)
+    for left in (old, out.with_name(f".{out.name}.new")):
+        if left.exists():
+            shutil.rmtree(left)
 
 
 def check_replaceable(out: Path, marker: str) -> None:
@@ -50,7 +96,7 @@ def _swap(staging: Path, out: Path) -> None:
     if not out.exists():
         staging.rename(out)
         return
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    old = out.with_name(f".{out.name}.old")
     out.rename(old)
     try:
         staging.rename(out)

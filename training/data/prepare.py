@@ -1,176 +1,251 @@
-"""`marquee prepare`: validate, number the ids, order by user, describe, write Parquet.
+"""`marquee prepare`: validate, number the ids, order by user, split, describe, write Parquet.
 
-Two passes of Ray Data: one over chunks of the input, then, with all ids known, one shuffle by
-ranges of users, inside which everything about a user is computed at once and what is about items
-is summed up. dataset.py reads the result.
+One pass over the events with one shuffle between its halves, both on Ray Data: `shards` reads and
+checks chunks of the input and deals the events out to buckets by a hash of their user; `buckets`
+makes everything about a bucket's users at once. dataset.py reads the result.
 """
 
 import hashlib
 import json
 import logging
+import pickle
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training.data.append import Previous, join_catalogues, map_genres
 from training.data.assembly import (
-    Summary,
     check_rejects,
     collect_rejects,
-    describe_items,
-    describe_users,
+    distinct_ids,
     item_catalogue,
-    number_ids,
     statistics_of,
-    summarise,
-    total_item_sums,
+    total_sums,
+    write_tables,
 )
+from training.data.buckets import BucketPlan, BucketResult, Shard, make_buckets
 from training.data.catalogue import read_catalogue
-from training.data.events import CHUNK_BYTES, Limits, Scan, scan
-from training.data.features import genre_matrix, halving_moment
+from training.data.events import CHUNK_BYTES, Chunk, Limits, first_row, guess_events, plan_chunks
+from training.data.features import genre_matrix
+from training.data.locations import read_bytes
 from training.data.output import staged_directory
-from training.data.partitions import (
-    BucketPlan,
-    ChunkPlan,
-    check_chunks,
-    number_events,
-    write_buckets,
-)
 from training.data.ray_session import ray_session
+from training.data.shards import ChunkPlan, ChunkResult, deal_chunks
 from training.data.sources import Source
+from training.data.state import STATE
+from training.errors import UserError
 
-if TYPE_CHECKING:
-    import ray
-    import ray.data
-
-EVENTS_PER_BUCKET = 500_000
-STORE_BYTES_PER_EVENT = 100  # events once as read and once shuffled, with room to spare
-CODE_VERSION = 1  # raise it when the same input would be prepared to something else
+EVENTS_PER_BUCKET = 1_000_000
+OBJECT_STORE_BYTES = 256 * 2**20  # results of tasks and the plan; events never pass through it
+CODE_VERSION = 2  # raise it when the same input would be prepared to something else
 MARKER = "statistics.json"
-STAGED = ("chunks", "rejects", "users", "items")
+STAGED = ("shards", "rejects")
 """Folders of intermediate files, removed before the directory is renamed into place."""
+
+Report = Callable[[str], None]
+Task = Callable[[pa.Table, Any], pa.Table]
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """What the first half of the pass found."""
+
+    results: list[ChunkResult]  # in order of the input
+    files: dict[int, str]  # of each chunk
+    first_rows: dict[int, int]  # for each chunk, the row of its file that its rows count from
+
+    @property
+    def n_events(self) -> int:
+        return sum(result.n_events for result in self.results)
 
 
 def prepare(
     source: Source,
     out: Path,
     *,
+    append: bool = False,
+    text_features: bool = False,
     max_rejects: float = 0.01,
-    report: Callable[[str], None] = lambda step: None,
+    cpus: int | None = None,
+    report: Report = lambda step: None,
     chunk_bytes: int = CHUNK_BYTES,
     events_per_bucket: int = EVENTS_PER_BUCKET,
 ) -> dict[str, Any]:
     """Write the prepared directory `out` and return its statistics.
 
-    max_rejects: the share of events that may be rejected before the input is refused.
-    report: is told each step as it begins.
-    UserError for an input that cannot be understood or an `out` that is not ours to replace;
-    `out` is then as it was.
+    append: add the source's events to those that `out` holds.
+    text_features: give every item a vector of its title, categories and tags.
+    max_rejects: the share of this source's events that may be rejected before it is refused.
+    cpus: tasks at a time, by default one for each core. report: is told each step as it begins.
+
+    UserError for an input that cannot be understood, or an `out` that is not ours to replace or
+    cannot be written; `out` is then as it was.
     """
+    previous = Previous.open(out, source) if append else None
     with staged_directory(out, marker=MARKER) as staging:
-        for folder in STAGED:
+        for folder in (*STAGED, STATE):
             (staging / folder).mkdir()
-        report("Scanning the input")
-        scanned = scan(source.events, chunk_bytes)
+        chunks = plan_chunks(source.events, chunk_bytes)
         catalogue = read_catalogue(source.catalogue) if source.catalogue else None
+        if text_features:
+            report("Embedding texts of items")
+            catalogue = _with_text(catalogue)
+        if previous:
+            catalogue = join_catalogues(previous, catalogue)
+            n_buckets = previous.n_buckets
+        else:
+            n_buckets = _n_buckets(source, events_per_bucket)
         report("Starting Ray")
-        with ray_session(scanned.n_rows * STORE_BYTES_PER_EVENT) as n_cpus, _quiet_ray_data():
-            report("Reading and checking events")
-            checked = _check_events(source, scanned, staging)
-            summary = summarise(staging)
-            check_rejects(collect_rejects(staging), summary.n_events, max_rejects)
-            report("Grouping events by user")
-            plan, items = _plan(source, summary, catalogue, events_per_bucket, staging)
-            _write_events(checked, plan, n_cpus)
-        rejects = collect_rejects(staging)
-        check_rejects(rejects, summary.n_events, max_rejects)
+        with ray_session(OBJECT_STORE_BYTES, cpus), _quiet_ray_data():
+            dealt = _deal(source, chunks, n_buckets, staging, report)
+            check_rejects(collect_rejects(staging, dealt.first_rows), dealt.n_events, max_rejects)
+            plan, items = _plan(source, dealt, catalogue, previous, staging)
+            _make(plan, n_buckets, report)
+        rejects = collect_rejects(staging, dealt.first_rows)  # now with the repeats
+        check_rejects(rejects, dealt.n_events, max_rejects)
+        if previous:
+            rejects = pa.concat_tables([previous.rejects, rejects])
         report("Writing users, items and statistics")
-        users = describe_users(staging, plan)
-        sums = total_item_sums(staging, items.num_rows)
-        statistics = statistics_of(source, summary, users, sums, rejects)
-        statistics["fingerprint"] = _fingerprint(source, scanned)
-        pq.write_table(users, staging / "users.parquet")
-        pq.write_table(describe_items(items, sums), staging / "items.parquet")
-        pq.write_table(rejects, staging / "rejects.parquet")
+        statistics = _describe(source, plan, items, rejects, staging)
+        statistics["layout"]["buckets"] = n_buckets
+        statistics["fingerprint"] = _fingerprint(source, dealt, previous)
         for folder in STAGED:
             shutil.rmtree(staging / folder)
         (staging / MARKER).write_text(json.dumps(statistics, indent=2) + "\n", "utf-8")
     return statistics
 
 
+def _describe(
+    source: Source, plan: BucketPlan, items: pa.Table, rejects: pa.Table, staging: Path
+) -> dict[str, Any]:
+    """Write all tables beside the events; returns the statistics."""
+    names = genre_matrix(items["genres"].to_pylist())[0]
+    sums = total_sums(staging, len(plan.user_ids), items.num_rows, len(names))
+    users = write_tables(staging, plan.user_ids, items, names, sums)
+    pq.write_table(rejects, staging / "rejects.parquet")
+    statistics = statistics_of(source, users, items, sums, rejects)
+    return statistics | {"layout": {"genres": names}}
+
+
+def _with_text(catalogue: pa.Table | None) -> pa.Table:
+    if catalogue is None:
+        raise UserError("--text-features needs texts: name a table of items with --items")
+    from training.data.text import TEXT_VECTOR, embed_items
+
+    return catalogue.append_column(TEXT_VECTOR, embed_items(catalogue))
+
+
+def _n_buckets(source: Source, events_per_bucket: int) -> int:
+    return max(-(-guess_events(source.events) // events_per_bucket), 1)
+
+
+def _deal(
+    source: Source, chunks: list[Chunk], n_buckets: int, staging: Path, report: Report
+) -> Dealt:
+    """Read, check and deal out all chunks; UserError for the first that makes no sense."""
+    limits = Limits(source.rating_range, int(time.time()))
+    plan = ChunkPlan(source, limits, n_buckets, staging)
+    rows = [asdict(chunk) for chunk in chunks]
+    results: list[ChunkResult] = []
+    for result in _run(deal_chunks, rows, plan):
+        results.append(result)
+        report(f"Reading and checking events: {len(results)} of {len(chunks)} parts")
+    results.sort(key=lambda result: result.chunk)
+    next_row = [first_row(file) for file in source.events]
+    first_rows: dict[int, int] = {}
+    files = {chunk.index: source.events[chunk.file].path for chunk in chunks}
+    for chunk, result in zip(chunks, results, strict=True):
+        first_rows[chunk.index] = next_row[chunk.file]
+        next_row[chunk.file] += result.lines
+        if result.problem is None:
+            continue
+        if result.problem_row is None:
+            raise UserError(result.problem)
+        row = first_rows[chunk.index] + result.problem_row
+        raise UserError(f"{files[chunk.index]}: row {row}{result.problem}")
+    if not any(result.lines for result in results):
+        raise UserError(f"{source.events[0].path} holds no events")
+    return Dealt(results, files, first_rows)
+
+
 def _plan(
     source: Source,
-    summary: Summary,
+    dealt: Dealt,
     catalogue: pa.Table | None,
-    events_per_bucket: int,
+    previous: Previous | None,
     staging: Path,
 ) -> tuple[BucketPlan, pa.Table]:
-    """What the second pass must know, and the catalogue with a row for each item_idx."""
-    users, item_numbering = number_ids(summary, source.events, catalogue)
-    items = item_catalogue(catalogue, item_numbering.ids)
-    names, genres = genre_matrix(items["genres"].to_pylist())
+    """What the second half must know, and the catalogue with a row for each item_idx."""
+    users = [ids for result in dealt.results for ids in result.users]
+    items = [ids for result in dealt.results for ids in result.items]
+    if catalogue is not None:
+        items.append(catalogue["item_id"].combine_chunks())
+    user_ids = distinct_ids(users, previous.user_ids if previous else None)
+    item_ids = distinct_ids(items, previous.item_ids if previous else None)
+    table = item_catalogue(catalogue, item_ids)
+    names, genres = genre_matrix(table["genres"].to_pylist())
+    shards = [
+        Shard(
+            path=str(staging / "shards" / name),
+            file=dealt.files[result.chunk],
+            first_row=dealt.first_rows[result.chunk],
+        )
+        for result in dealt.results
+        for name in result.shards
+    ]
     plan = BucketPlan(
-        users=users,
-        items=item_numbering,
-        n_buckets=min(-(-summary.n_events // events_per_bucket), len(users.ids)),
-        genre_names=names,
+        shards=tuple(shards),
+        user_ids=user_ids,
+        item_ids=item_ids,
         genres=genres,
-        now=summary.last_time,
-        halved_at=halving_moment(summary.days, summary.day_counts),
+        has_time=source.has_time,
         staging=staging,
+        previous=previous.path if previous else None,
+        previous_genres=map_genres(previous, names) if previous else None,
+        same_genres=previous is None or previous.genres == names,
     )
-    return plan, items
+    return plan, table
 
 
-def _check_events(source: Source, scanned: Scan, staging: Path) -> "ray.data.Dataset":
-    """Valid events as blocks in the object store, one for each chunk."""
+def _make(plan: BucketPlan, n_buckets: int, report: Report) -> None:
+    """Write all buckets; UserError when one could not be written."""
+    done: list[BucketResult] = []
+    for result in _run(make_buckets, [{"bucket": number} for number in range(n_buckets)], plan):
+        done.append(result)
+        report(f"Ordering events by user: {len(done)} of {n_buckets} buckets")
+    for result in sorted(done, key=lambda result: result.bucket):
+        if result.problem is not None:
+            raise UserError(result.problem)
+
+
+def _run(task: Task, rows: list[dict[str, int]], plan: Any) -> Iterator[Any]:
+    """Results of `task` on each row, as they come. Each row is a Ray task of its own."""
+    import ray
     import ray.data
 
-    plan = ChunkPlan(source.events, Limits(source.rating_range, int(time.time())), staging)
-    chunks = [asdict(chunk) for chunk in scanned.chunks]
-    return (
-        ray.data.from_items(chunks, override_num_blocks=len(chunks))
-        .map_batches(check_chunks, batch_size=1, batch_format="pyarrow", fn_kwargs={"plan": plan})
-        .materialize()
-    )
-
-
-def _write_events(checked: "ray.data.Dataset", plan: BucketPlan, n_cpus: int) -> None:
-    """Shuffle once by bucket; each bucket is then written by one worker."""
-    import ray
-
     shared = ray.put(plan)  # shipped to each worker once, not with each task
-    # Ray's default of 200 partitions is made for clusters: it costs seconds on small data.
-    n_partitions = min(plan.n_buckets, 4 * n_cpus)
-    whole_blocks: dict[str, Any] = {
-        "batch_format": "pyarrow",
-        "batch_size": None,
-        "fn_kwargs": {"shared": shared},
-    }
-    (
-        checked.map_batches(_number_events, **whole_blocks)
-        .repartition(n_partitions, keys=["bucket"])
-        .map_batches(_write_buckets, **whole_blocks)
-        .materialize()
+    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _call,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_kwargs={"task": task, "shared": shared},
     )
+    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for pickled in batch["result"].to_pylist():
+            yield pickle.loads(pickled)
 
 
-def _number_events(events: pa.Table, shared: "ray.ObjectRef[BucketPlan]") -> pa.Table:
+def _call(batch: pa.Table, task: Task, shared: Any) -> pa.Table:
     import ray
 
-    return number_events(events, ray.get(shared))
-
-
-def _write_buckets(events: pa.Table, shared: "ray.ObjectRef[BucketPlan]") -> pa.Table:
-    import ray
-
-    return write_buckets(events, ray.get(shared))
+    return task(batch, ray.get(shared))
 
 
 @contextmanager
@@ -189,12 +264,13 @@ def _quiet_ray_data() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _fingerprint(source: Source, scanned: Scan) -> str:
+def _fingerprint(source: Source, dealt: Dealt, previous: Previous | None) -> str:
     """SHA-256 of the input files, of how they are read, and of the code's version."""
-    digest = hashlib.sha256(scanned.sha256.encode())
+    digest = hashlib.sha256(previous.fingerprint.encode() if previous else b"")
+    for result in dealt.results:
+        digest.update(result.digest.encode())
     if source.catalogue:
-        digest.update(source.catalogue.path.read_bytes())
-    events = source.events
-    reading = (events.user, events.item, events.rating, events.time, source.rating_range)
-    digest.update(repr((CODE_VERSION, source.shape, reading)).encode())
+        digest.update(read_bytes(source.catalogue.path))
+    reading = (source.shape, source.entity, source.events[0].columns, source.rating_range)
+    digest.update(repr((CODE_VERSION, *reading)).encode())
     return digest.hexdigest()

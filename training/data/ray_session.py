@@ -11,12 +11,12 @@ OBJECT_STORE_SHARE = 0.3  # of the machine's memory, at most
 
 
 @contextmanager
-def ray_session(object_store_bytes: int) -> Iterator[int]:
+def ray_session(object_store_bytes: int, cpus: int | None = None) -> Iterator[int]:
     """A Ray to run on; yields its number of CPUs.
 
     A Ray that runs in this process is used and left running. RAY_ADDRESS names a cluster to
     join (`ray job submit` sets it). Otherwise a local one is started and ended, with an object
-    store of about `object_store_bytes`.
+    store of about `object_store_bytes` and `cpus` CPUs, by default the machine's.
     """
     # Without this, a local Ray turns on token authentication and leaves a token in the home.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -27,7 +27,7 @@ def ray_session(object_store_bytes: int) -> Iterator[int]:
         ray.init(
             log_to_driver=False,
             logging_level=logging.WARNING,
-            **({} if os.environ.get("RAY_ADDRESS") else _local(object_store_bytes)),
+            **({} if os.environ.get("RAY_ADDRESS") else _local(object_store_bytes, cpus)),
         )
     try:
         yield int(ray.cluster_resources().get("CPU", 1))
@@ -36,10 +36,10 @@ def ray_session(object_store_bytes: int) -> Iterator[int]:
             ray.shutdown()
 
 
-def _local(object_store_bytes: int) -> dict[str, Any]:
+def _local(object_store_bytes: int, cpus: int | None) -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "num_cpus": max(len(os.sched_getaffinity(0)), 2),  # one alone could starve Ray Data
+        "num_cpus": cpus or max(len(os.sched_getaffinity(0)), 2),  # one alone could starve Ray Data
         "include_dashboard": False,
         "object_store_memory": int(
             min(max(object_store_bytes, OBJECT_STORE_LEAST_BYTES), memory * OBJECT_STORE_SHARE)

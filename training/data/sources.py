@@ -1,56 +1,73 @@
-"""Which files an input is made of: the MovieLens shapes, or any csv or Parquet of events.
+"""Which files an input is made of and where their columns are.
 
-| Found in the directory                     | Data set                            |
-|--------------------------------------------|-------------------------------------|
-| ratings.csv (movies.csv)                   | latest-small, latest, 20M, 25M, 32M |
-| ratings.dat (movies.dat)                   | 1M, 10M                             |
-| interactions.parquet with movies.dat       | 1M as one Parquet file              |
-| u.data (u.item, u.genre)                   | 100K                                |
+The published MovieLens shapes are known by their file names (movielens.py); anything else is
+described by column names, on the command line or in a dataset.yaml (mapping.py).
 """
 
 import csv
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.data.columns import require_columns
+from training.data.locations import (
+    file_size,
+    is_directory,
+    list_files,
+    open_file,
+    open_stream,
+    reason,
+)
 from training.errors import UserError
 
-MOVIELENS_RATINGS = (0.5, 5.0)
-MOVIELENS_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 DELIMITERS = ",\t;|"
 PARQUET_MAGIC = b"PAR1"
+GZIP_MAGIC = b"\x1f\x8b"
+HEADER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that make an event."""
+
+    user: str
+    item: str
+    rating: str | None = None
+    time: str | None = None
+
+    @property
+    def present(self) -> list[str]:
+        return [name for name in (self.user, self.item, self.rating, self.time) if name]
 
 
 @dataclass(frozen=True)
 class EventFile:
     """One file of events and where its columns are."""
 
-    path: Path
-    user: str
-    item: str
-    rating: str | None
-    time: str | None
+    path: str  # a path or an s3:// address
+    columns: Columns
     whole_number_ids: bool  # ids must be whole numbers; else they may be any text
     names: tuple[str, ...] = ()  # all columns of a delimited file, in order
     delimiter: str | None = None  # None: Parquet
     has_header: bool = True
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that are read."""
-        return [name for name in (self.user, self.item, self.rating, self.time) if name]
+    compression: str | None = None  # "gzip", of delimited text only
 
 
 @dataclass(frozen=True)
 class CatalogueFile:
-    """The file that describes the items. `shape` chooses its reader in catalogue.py."""
+    """What describes the items. `shape` chooses its reader in catalogue.py.
 
-    path: Path
-    shape: str  # "movies.csv", "movies.dat", "u.item" or "columns"
+    fields: which columns are the title, the categories and the year, where the file does not
+        call them so.
+    lists: text columns that hold several values, and what parts the values.
+    """
+
+    path: str
+    shape: str  # "columns", or a MovieLens file's name
     item: str  # name of the id column, for "columns"
+    fields: tuple[tuple[str, str], ...] = ()
+    lists: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,141 +75,110 @@ class Source:
     """Everything that `prepare` reads."""
 
     shape: str  # in words, for people
-    entity: str  # "movie" or "item"
-    events: EventFile
+    entity: str  # what an item is called: "item", "song", ...
+    events: tuple[EventFile, ...]
     catalogue: CatalogueFile | None
     rating_range: tuple[float, float] | None
 
-
-def detect(directory: Path) -> Source:
-    """The MovieLens data set in `directory`; UserError when there is none."""
-    if not directory.is_dir():
-        raise UserError(f"{directory} does not exist: name a directory that holds a data set")
-    for name, read in (
-        ("ratings.csv", _csv_family),
-        ("ratings.dat", _dat_family),
-        ("interactions.parquet", _parquet_copy),
-        ("u.data", _hundred_k),
-    ):
-        if (directory / name).is_file():
-            return read(directory / name)
-    found = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
-    raise UserError(
-        f"{directory} holds no MovieLens data set (no ratings.csv, ratings.dat, "
-        f"interactions.parquet or u.data; found: {found}): "
-        f"name the file with --events FILE --user COL --item COL"
-    )
+    @property
+    def has_time(self) -> bool:
+        return self.events[0].columns.time is not None
 
 
 def generic(
-    path: Path,
+    path: str,
     *,
     user: str,
     item: str,
     rating: str | None = None,
     time: str | None = None,
-    items: Path | None = None,
+    catalogue: CatalogueFile | None = None,
     rating_range: tuple[float, float] | None = None,
+    entity: str = "item",
 ) -> Source:
-    """Any csv or Parquet file of events, with the names of its columns."""
-    wanted = [name for name in (user, item, rating, time) if name]
-    names, delimiter = _columns_of(path)
-    require_columns(wanted, names, path)
-    if items is not None and not items.is_file():
-        raise UserError(f"{items} does not exist: --items names a csv or Parquet file")
-    return Source(
-        shape="parquet" if delimiter is None else "csv",
-        entity="item",
-        events=EventFile(
-            path=path,
-            user=user,
-            item=item,
-            rating=rating,
-            time=time,
-            whole_number_ids=False,
-            names=tuple(names),
-            delimiter=delimiter,
-        ),
-        catalogue=CatalogueFile(items, "columns", item) if items else None,
-        rating_range=rating_range,
+    """Any csv or Parquet file of events, plain or gzipped, or a directory of such files."""
+    path = str(path)
+    columns = Columns(user, item, rating, time)
+    if file_size(path) is not None:
+        paths = [path]
+    elif is_directory(path):
+        paths = list_files(path)
+        if not paths:
+            raise UserError(f"{path} holds no files: name a directory with csv or Parquet files")
+    else:
+        raise UserError(f"{path} does not exist: name a csv or Parquet file of events")
+    files = tuple(event_file(each, columns) for each in paths)
+    if catalogue is not None and file_size(catalogue.path) is None:
+        raise UserError(f"{catalogue.path} does not exist: --items names a csv or Parquet file")
+    shape = "parquet" if files[0].delimiter is None else "csv"
+    return Source(shape, entity, files, catalogue, rating_range)
+
+
+def event_file(path: str, columns: Columns) -> EventFile:
+    """A csv or Parquet file, by its first bytes; UserError when it lacks a column."""
+    kind = kind_of(path)
+    if kind == "parquet":
+        require_columns(columns.present, parquet_names(path), path)
+        return EventFile(path, columns, whole_number_ids=False)
+    names, delimiter = delimited_header(path)
+    require_columns(columns.present, names, path)
+    return EventFile(
+        path,
+        columns,
+        whole_number_ids=False,
+        names=tuple(names),
+        delimiter=delimiter,
+        compression="gzip" if kind == "gzip" else None,
     )
 
 
-def delimited_header(path: Path) -> tuple[list[str], str]:
-    """Column names of a delimited text file with a header line, and its delimiter."""
+def kind_of(path: str) -> str:
+    """ "parquet", "gzip" (of text) or "text"."""
+    with open_file(path) as file:
+        magic = file.read(len(PARQUET_MAGIC))
+    if magic == PARQUET_MAGIC:
+        return "parquet"
+    return "gzip" if magic[:2] == GZIP_MAGIC else "text"
+
+
+def header_line(path: str, compression: str | None = None) -> bytes:
+    """The first line, with what ends it."""
+    head = b""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            line = file.readline(1 << 20)
+        with open_stream(path, compression) as stream:
+            while b"\n" not in head and len(head) < HEADER_BYTES:
+                block = stream.read(4096)
+                if not block:
+                    break
+                head += block
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
+    return head[: head.find(b"\n") + 1] or head
+
+
+def delimited_header(path: str) -> tuple[list[str], str]:
+    """Column names of a delimited text file with a header line, and its delimiter."""
+    path = str(path)
+    if file_size(path) == 0:
+        raise UserError(f"{path} is empty: a header line and events are needed")
+    try:
+        raw = header_line(path, "gzip" if kind_of(path) == "gzip" else None)
+        line = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error.reason}") from error
     if not line.strip():
         raise UserError(f"{path} is empty: a header line and events are needed")
     delimiter = max(DELIMITERS, key=line.count)
-    return next(csv.reader([line], delimiter=delimiter)), delimiter
+    names = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter))
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{path} has more than one column {repeated!r}: rename one")
+    return names, delimiter
 
 
-def is_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
-
-
-def parquet_names(path: Path) -> list[str]:
+def parquet_names(path: str) -> list[str]:
     try:
-        return list(pq.read_schema(path).names)
+        with open_file(path) as file:
+            return list(pq.read_schema(file).names)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
-
-
-def _columns_of(path: Path) -> tuple[list[str], str | None]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: name a csv or Parquet file of events")
-    if is_parquet(path):
-        return parquet_names(path), None
-    return delimited_header(path)
-
-
-def _csv_family(path: Path) -> Source:
-    names, delimiter = delimited_header(path)
-    require_columns(MOVIELENS_COLUMNS, names, path)
-    events = _movielens_events(path, names=tuple(names), delimiter=delimiter)
-    return _movielens("MovieLens csv", events, "movies.csv")
-
-
-def _dat_family(path: Path) -> Source:
-    # Fields are parted by "::". Read as ":", every second column is empty and is skipped.
-    names = ("userId", "", "movieId", "", "rating", "", "timestamp")
-    events = _movielens_events(path, names=names, delimiter=":", has_header=False)
-    return _movielens("MovieLens .dat", events, "movies.dat")
-
-
-def _hundred_k(path: Path) -> Source:
-    events = _movielens_events(path, names=MOVIELENS_COLUMNS, delimiter="\t", has_header=False)
-    return _movielens("MovieLens 100K", events, "u.item")
-
-
-def _parquet_copy(path: Path) -> Source:
-    names = parquet_names(path)
-    require_columns(MOVIELENS_COLUMNS, names, path)
-    return _movielens("MovieLens 1M parquet", _movielens_events(path), "movies.dat")
-
-
-def _movielens_events(
-    path: Path,
-    *,
-    names: tuple[str, ...] = (),
-    delimiter: str | None = None,
-    has_header: bool = True,
-) -> EventFile:
-    user, item, rating, time = MOVIELENS_COLUMNS
-    return EventFile(path, user, item, rating, time, True, names, delimiter, has_header)
-
-
-def _movielens(shape: str, events: EventFile, catalogue: str) -> Source:
-    path = events.path.with_name(catalogue)
-    return Source(
-        shape=shape,
-        entity="movie",
-        events=events,
-        catalogue=CatalogueFile(path, catalogue, events.item) if path.is_file() else None,
-        rating_range=MOVIELENS_RATINGS,
-    )
+        raise UserError(f"{path} is not a readable Parquet file: {reason(error)}") from error

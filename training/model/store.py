@@ -57,7 +57,7 @@ class BundleStore:
             root = url.removeprefix("s3://").strip("/")
             if not root:
                 raise ValueError(f"{url!r} names no bucket; write s3://bucket/prefix")
-            return cls(url, _s3(), root)
+            return cls(url, s3_filesystem(), root)
         if "://" in url:
             raise ValueError(f"{url!r} is neither a directory nor s3://bucket/prefix")
         return cls(url, pafs.LocalFileSystem(), str(Path(url).absolute()))
@@ -159,7 +159,7 @@ class BundleStore:
             return None
 
 
-def _s3() -> pafs.S3FileSystem:
+def s3_filesystem() -> pafs.S3FileSystem:
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     # An explicit region: without one Arrow asks AWS where the bucket is.

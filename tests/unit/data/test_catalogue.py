@@ -2,14 +2,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.data.catalogue import read_catalogue, spoken_name, title_year
+from training.data.catalogue import read_catalogue
+from training.data.movielens import spoken_name, title_year
 from training.data.sources import CatalogueFile
 from training.errors import UserError
 
 
 def _read(path, text, shape, encoding="utf-8", item="id"):
     path.write_bytes(text.encode(encoding))
-    return read_catalogue(CatalogueFile(path, shape, item))
+    return read_catalogue(CatalogueFile(str(path), shape, item))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_generic_catalogue_keeps_its_further_columns(tmp_path):
             "name": "Chair",
             "genres": ["Home", "Wood"],
             "year": 2020,
-            "price": "9.5",
+            "price": 9.5,
         },
         {
             "item_id": "a",
@@ -94,7 +95,7 @@ def test_a_generic_catalogue_keeps_its_further_columns(tmp_path):
 def test_a_parquet_catalogue_may_hold_lists_of_genres_and_no_titles(tmp_path):
     path = tmp_path / "items.parquet"
     pq.write_table(pa.table({"id": [4, 5], "genres": [["a", "b"], None]}), path)
-    table = read_catalogue(CatalogueFile(path, "columns", "id"))
+    table = read_catalogue(CatalogueFile(str(path), "columns", "id"))
     assert table["item_id"].type == pa.int64()
     assert table["title"].to_pylist() == ["4", "5"]
     assert table["genres"].to_pylist() == [["a", "b"], []]
@@ -118,3 +119,41 @@ def test_a_faulty_catalogue_is_one_clear_line(tmp_path, text, shape, message):
     with pytest.raises(UserError, match=message) as error:
         _read(tmp_path / "items", text, shape)
     assert "\n" not in str(error.value)
+
+
+def test_tags_and_the_genome_beside_movies_csv_become_columns(tmp_path):
+    text = "movieId,title,genres\n7,Seven (1995),War\n9,Nine (2009),\n8,Eight (2008),\n"
+    (tmp_path / "tags.csv").write_text(
+        "userId,movieId,tag,timestamp\n1,7,Dark,5\n2,7,slow,5\n3,7,dark ,6\n1,99,gone,5\n"
+    )
+    (tmp_path / "genome-scores.csv").write_text(
+        "movieId,tagId,relevance\n9,1,0.25\n9,2,0.5\n7,1,1.0\n7,2,0\n"
+    )
+    table = _read(tmp_path / "movies.csv", text, "movies.csv")
+    assert table["tags"].to_pylist() == [["dark", "slow"], [], []]
+    assert table["genome"].to_pylist() == [[1.0, 0.0], [0.25, 0.5], None]
+
+
+def test_a_text_catalogue_may_hold_vectors_and_lists(tmp_path):
+    text = 'id,image,moods,size\n1,"[0.5, 1]",calm;dark,3\n2,,,\n'
+    (tmp_path / "items.csv").write_text(text)
+    file = CatalogueFile(str(tmp_path / "items.csv"), "columns", "id", lists=(("moods", ";"),))
+    rows = read_catalogue(file).to_pylist()
+    assert [row["image"] for row in rows] == [[0.5, 1.0], None]
+    assert [row["moods"] for row in rows] == [["calm", "dark"], []]
+    assert [row["size"] for row in rows] == [3.0, None]
+
+
+def test_named_fields_take_the_place_of_the_usual_names(tmp_path):
+    (tmp_path / "items.csv").write_text("id,heading,styles,made\n1,Chair,wood|old,1920\n")
+    fields = (("title", "heading"), ("genres", "styles"), ("year", "made"))
+    row = read_catalogue(CatalogueFile(str(tmp_path / "items.csv"), "columns", "id", fields))
+    assert row.to_pylist() == [
+        {
+            "item_id": 1,
+            "title": "Chair",
+            "name": "Chair",
+            "genres": ["wood", "old"],
+            "year": 1920,
+        }
+    ]

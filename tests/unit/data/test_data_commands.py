@@ -66,4 +66,11 @@ def test_prepare_says_what_is_missing(tmp_path):
 
 def test_columns_are_not_for_a_movielens_directory(tmp_path):
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,3,4\n")
-    _refused("--user is for a single file", "prepare", tmp_path, tmp_path / "o", "--user", "userId")
+    _refused(
+        "--time describes events together",
+        "prepare",
+        tmp_path,
+        tmp_path / "o",
+        "--time",
+        "timestamp",
+    )

@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.chunks import read_events
 from training.data.events import (
     NO_ITEM,
     NO_TIME,
@@ -14,10 +15,10 @@ from training.data.events import (
     VALID,
     Limits,
     find_rejects,
-    read_chunk,
-    scan,
+    plan_chunks,
 )
-from training.data.sources import EventFile, detect, generic
+from training.data.movielens import detect
+from training.data.sources import generic
 from training.errors import UserError
 
 HEADER = "userId,movieId,rating,timestamp\n"
@@ -25,13 +26,10 @@ HEADER = "userId,movieId,rating,timestamp\n"
 
 def _file(tmp_path, lines):
     (tmp_path / "ratings.csv").write_text(HEADER + lines)
-    return detect(tmp_path).events
+    return detect(tmp_path)
 
 
-def _read(file, chunk_bytes=2**20):
-    return pa.concat_tables(
-        read_chunk(file, chunk) for chunk in scan(file, chunk_bytes=chunk_bytes).chunks
-    )
+_read = read_events
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 16, 100, 10**6])
@@ -49,11 +47,6 @@ def test_empty_lines_make_no_row_but_count_as_lines(tmp_path, line_end):
     table = _read(_file(tmp_path, lines))
     assert table["row"].to_pylist() == [2, 4]
     assert table["timestamp"].to_pylist() == [4, 8]
-
-
-def test_the_hash_is_that_of_the_file_whatever_the_chunks(tmp_path):
-    file = _file(tmp_path, "1,2,3,4\n" * 50)
-    assert scan(file, chunk_bytes=20).sha256 == scan(file).sha256
 
 
 @pytest.mark.parametrize(
@@ -76,18 +69,18 @@ def test_a_line_that_makes_no_sense_is_named(tmp_path, line, message, chunk_byte
 
 def test_a_header_without_events_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no events"):
-        scan(_file(tmp_path, ""))
+        plan_chunks(_file(tmp_path, "").events)
 
 
 def test_ids_of_a_generic_file_stay_as_they_are_written(tmp_path):
     (tmp_path / "plays.csv").write_text("u,i\n007,1\nx,2\n")
-    file = generic(tmp_path / "plays.csv", user="u", item="i").events
+    file = generic(tmp_path / "plays.csv", user="u", item="i")
     assert _read(file)["user"].to_pylist() == ["007", "x"]
 
 
 def test_iso_times_are_read_from_text(tmp_path):
     (tmp_path / "plays.csv").write_text("u,i,t\na,1,1970-01-02\nb,2,1970-01-03T00:00:01\n")
-    file = generic(tmp_path / "plays.csv", user="u", item="i", time="t").events
+    file = generic(tmp_path / "plays.csv", user="u", item="i", time="t")
     assert _read(file)["timestamp"].to_pylist() == [86_400, 172_801]
 
 
@@ -108,13 +101,13 @@ def test_iso_times_are_read_from_text(tmp_path):
         ({"user": None, "rating": 9.0}, NO_USER),
     ],
 )
-def test_each_fault_of_an_event_has_its_reason(tmp_path, fields, reason):
+def test_each_fault_of_an_event_has_its_reason(fields, reason):
     event = {"row": 2, "user": 1, "item": 1, "rating": 4.0, "timestamp": 1000} | fields
     types = [pa.int64(), pa.int64(), pa.int64(), pa.float32(), pa.int64()]
     table = pa.table(
         {name: pa.array([event[name]], t) for name, t in zip(event, types, strict=True)}
     )
-    file = EventFile(tmp_path, "u", "i", "r", "t", whole_number_ids=True)
-    found = find_rejects(table, file, Limits(rating_range=(0.5, 5.0), now=1000))
+    limits = Limits(rating_range=(0.5, 5.0), now=1000)
+    found = find_rejects(table, limits, has_time=True)
     assert found.dtype == np.int8
     assert (None if found[0] == VALID else REASONS[found[0]]) == reason

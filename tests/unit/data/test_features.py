@@ -5,8 +5,9 @@ from training.data.features import (
     DAY_S,
     MONTH_S,
     ItemSums,
+    UserSums,
     genre_matrix,
-    halving_moment,
+    interaction_features,
     item_features,
     rating_z_score,
     time_features,
@@ -82,17 +83,16 @@ def test_item_features_of_known_events():
     assert rows[3]["log_popularity"] == 0.0
 
 
-def test_rating_trend_is_the_recent_half_against_the_old_half():
+def test_rating_trend_is_the_recent_against_the_old():
     item = np.array([0, 0, 0, 0, 1, 1])
     rating = np.array([2.0, 3.0, 4.0, 5.0, 3.0, 4.0])
-    days = np.array([1, 2, 5, 6, 1, 2])
+    days = np.array([1, 1, 6, 6, 1, 2])
     table = item_features(item, rating, days * DAY_S, n_items=2)
-    assert halving_moment(*np.unique(days, return_counts=True)) == 2 * DAY_S
-    assert table["rating_trend"].to_pylist() == [pytest.approx((3 + 4 + 5) / 3 - 2), 1.0]
+    assert table["rating_trend"].to_pylist() == [pytest.approx(2.0), pytest.approx(1.0)]
 
 
-def test_an_item_with_one_half_only_has_no_trend():
-    table = item_features(np.array([0, 1]), np.array([1.0, 5.0]), np.array([0, DAY_S]), n_items=2)
+def test_an_item_rated_at_one_moment_has_no_trend():
+    table = item_features(np.array([0, 0]), np.array([1.0, 5.0]), np.array([9, 9]), n_items=2)
     assert table["rating_trend"].to_pylist() == [0.0, 0.0]
 
 
@@ -100,7 +100,7 @@ def test_item_sums_of_parts_add_up_to_those_of_the_whole():
     rng = np.random.default_rng(0)
     item, rating = rng.integers(0, 9, 200), rng.integers(1, 6, 200).astype(float)
     time = rng.integers(0, 100, 200)
-    arguments = {"n_items": 9, "halved_at": 50}
+    arguments = {"n_items": 9}
     whole = ItemSums.of(item, rating, time, **arguments)
     parts = [
         ItemSums.of(item[part], rating[part], time[part], **arguments)
@@ -116,6 +116,29 @@ def test_features_of_earlier_events_do_not_change_when_later_ones_are_added():
     all_of_them = item_features(ITEM, RATING, TIME, n_items=3)
     assert early["n_events"].to_pylist() == [2, 1, 0]
     assert all_of_them["n_events"].to_pylist() == [2, 1, 2]
+
+
+def test_user_sums_of_parts_add_up_to_those_of_the_whole():
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(0, 5, 200), rng.integers(0, 3, 200)
+    rating, time = rng.integers(1, 6, 200).astype(float), rng.integers(0, 10**9, 200)
+    rating[::7] = np.nan
+    arguments = {"n_users": 6, "genres": genre_matrix(GENRES)[1]}
+
+    def sums(part):
+        return UserSums.of(user[part], item[part], rating[part], time[part], **arguments)
+
+    whole, both = sums(slice(None)), sums(slice(0, 77)) + sums(slice(77, None))
+    for name in UserSums.__dataclass_fields__:
+        assert np.array_equal(getattr(both, name), getattr(whole, name)), name
+
+
+def test_a_held_out_rating_is_measured_by_what_is_known_of_its_user():
+    user = np.array([0, 1, 2])
+    mean, std = np.array([3.0, 4.0, np.nan]), np.array([2.0, 0.0, np.nan])
+    columns = interaction_features(user, np.array([5.0, 1.0, 3.0]), None, mean, std)
+    assert columns["rating_z"][:2].tolist() == [1.0, 0.0]
+    assert np.isnan(columns["rating_z"][2])
 
 
 def test_rating_z_score_is_per_user():

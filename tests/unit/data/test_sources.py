@@ -2,17 +2,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.data.events import read_chunk, scan
-from training.data.sources import detect, generic
+from tests.chunks import read_events
+from training.data.events import plan_chunks
+from training.data.movielens import detect
+from training.data.sources import generic
 from training.errors import UserError
 
 ROWS = [(1, 10, 4.0, 100), (1, 20, 3.5, 200), (2, 10, 5.0, 300)]
 
 
 def _events(source):
-    tables = [read_chunk(source.events, chunk) for chunk in scan(source.events).chunks]
     columns = ("user", "item", "rating", "timestamp")
-    return [tuple(row[name] for name in columns) for row in pa.concat_tables(tables).to_pylist()]
+    return [tuple(row[name] for name in columns) for row in read_events(source).to_pylist()]
 
 
 def _movielens_csv(path):
@@ -53,7 +54,7 @@ def test_every_movielens_shape_gives_the_same_events(tmp_path, write, shape):
 
 def test_a_directory_without_a_data_set_names_what_is_there(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(UserError, match=r"no MovieLens data set.*found: notes.txt.*--events"):
+    with pytest.raises(UserError, match=r"no MovieLens data set.*found: notes.txt.*--user COL"):
         detect(tmp_path)
 
 
@@ -99,8 +100,7 @@ def test_generic_parquet_is_read_by_row_groups(tmp_path):
     table = pa.table({"u": ["a", "b", "c"], "i": [3, 2, 1], "other": [0, 0, 0]})
     pq.write_table(table, tmp_path / "plays.parquet", row_group_size=2)
     source = generic(tmp_path / "plays.parquet", user="u", item="i")
-    scanned = scan(source.events)
-    assert [chunk.first_row for chunk in scanned.chunks] == [1, 3]
+    assert [chunk.start for chunk in plan_chunks(source.events)] == [0, 1]
     assert _events(source) == [("a", 3, None, None), ("b", 2, None, None), ("c", 1, None, None)]
 
 

@@ -3,7 +3,7 @@ import pyarrow.csv as pacsv
 import pytest
 
 from training.data.catalogue import read_catalogue
-from training.data.sources import detect
+from training.data.movielens import detect
 from training.data.synthetic import GENRES, write_synthetic
 from training.data.titles import invent_titles
 from training.errors import UserError

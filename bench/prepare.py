@@ -1,0 +1,141 @@
+"""Measures `marquee prepare` beside other engines that do the same work, one after another.
+
+Every engine runs in a process of its own, from a cold start to the last file written. Its memory
+is the largest sum, over the process and all it started, of proportional resident memory (PSS):
+what they share, such as Ray's object store, counts once. Pages that are only cached files of the
+operating system do not count, for any engine.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from typing import Any
+
+from bench.prepare_engines import ENGINES
+from training.data.lookalike import write_lookalike
+from training.errors import UserError
+
+Report = Callable[[str], None]
+SAMPLE_S = 0.25
+NEEDS = {"ray": "ray", "polars": "polars", "pyspark": "pyspark"}
+
+
+def bench_prepare(
+    like: str, *, scale: float, engines: tuple[str, ...], cpus: int, folder: Path, report: Report
+) -> dict[str, Any]:
+    """Figures of all engines that are installed, on one data set made for it in `folder`.
+
+    scale: how many times the users and events of the published data set. cpus: cores for each.
+    """
+    unknown = [engine for engine in engines if engine not in ENGINES]
+    if unknown:
+        raise UserError(f"--engines {unknown[0]!r} is unknown: choose of {', '.join(ENGINES)}")
+    with TemporaryDirectory(dir=folder, prefix="bench-prepare-") as work:
+        raw = Path(work) / "raw"
+        report(f"Making events like {like}")
+        began = time.perf_counter()
+        shape = write_lookalike(raw, like, scale=scale)
+        figures: dict[str, Any] = {
+            "like": like,
+            "events": shape.events,
+            "users": shape.users,
+            "items": shape.items,
+            "csv_mb": round((raw / "ratings.csv").stat().st_size / 1e6),
+            "cpus": cpus,
+            "load_before": round(os.getloadavg()[0], 2),
+            "synth": {"seconds": round(time.perf_counter() - began, 1)},
+        }
+        for engine in engines:
+            if importlib.util.find_spec(NEEDS[engine]) is None:
+                continue
+            report(f"Preparing {shape.events:,} events with {engine}")
+            figures[engine] = _measure(engine, raw, Path(work) / engine, cpus, shape.events)
+            report(f"{engine}: {figures[engine]}")
+    mine = figures.get("ray", {}).get("seconds")
+    figures["ratios"] = {
+        engine: round(mine / figures[engine]["seconds"], 2)
+        for engine in engines
+        if engine != "ray" and mine and figures.get(engine, {}).get("seconds")
+    }
+    return figures
+
+
+def _measure(engine: str, raw: Path, out: Path, cpus: int, events: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.prepare_engines", engine, str(raw), str(out), str(cpus)]
+    limits = {"RAY_AUTH_MODE": "disabled", "POLARS_MAX_THREADS": str(cpus)}
+    cores = sorted(os.sched_getaffinity(0))[:cpus]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        env=os.environ | limits,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    with _Peak(process.pid) as peak:
+        _, errors = process.communicate()
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        last = (errors.strip().splitlines() or ["no message"])[-1]
+        return {"error": f"exit {process.returncode}: {last[:300]}", "peak_mb": peak.mb}
+    return {
+        "seconds": round(seconds, 2),
+        "events_per_s": round(events / seconds),
+        "peak_mb": peak.mb,
+        "output_mb": round(sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) / 1e6),
+    }
+
+
+class _Peak:
+    """Watches a process and its descendants while the block runs."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._ended, self._bytes = pid, Event(), 0
+        self._watcher = Thread(target=self._watch, daemon=True)
+
+    @property
+    def mb(self) -> int:
+        """The peak of resident memory, in millions of bytes."""
+        return round(self._bytes / 1e6)
+
+    def __enter__(self) -> "_Peak":
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(SAMPLE_S):
+            self._bytes = max(self._bytes, sum(map(_pss_bytes, _descendants(self._pid))))
+
+
+def _descendants(pid: int) -> list[int]:
+    """The process and all that it started, directly or not."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found = [pid]
+    for parent in found:
+        found += children.get(parent, [])
+    return found
+
+
+def _pss_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)

@@ -1,0 +1,118 @@
+"""dataset.yaml: where a data set's files and columns are, said once.
+
+entity: song
+events:
+  path: plays/            # a csv or Parquet file, gzipped or not, or a directory of them
+  user: listener
+  item: song
+  rating: stars           # optional, like time and rating_range
+  time: played_at
+  rating_range: [1, 5]
+items:                    # optional
+  path: songs.parquet
+  id: song                # the same name as in the events unless said
+  title: name             # optional, like categories and year
+  categories: styles
+  year: released
+  lists: {moods: ";"}     # text columns that hold several values
+"""
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from training.data.locations import file_size, join, read_bytes
+from training.data.sources import CatalogueFile, Source, generic
+from training.errors import UserError
+
+FILE_NAME = "dataset.yaml"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Events(_Part):
+    path: str
+    user: str
+    item: str
+    rating: str | None = None
+    time: str | None = None
+    rating_range: tuple[float, float] | None = None
+
+
+class _Items(_Part):
+    path: str
+    id: str | None = None
+    title: str | None = None
+    categories: str | None = None
+    year: str | None = None
+    lists: dict[str, str] = Field(default_factory=dict)
+
+
+class _Mapping(_Part):
+    entity: str = "item"
+    events: _Events
+    items: _Items | None = None
+
+
+def find_mapping(path: str) -> str | None:
+    """The dataset.yaml that `path` names or, a directory, holds."""
+    if path.endswith((".yaml", ".yml")):
+        return path
+    inside = join(path, FILE_NAME)
+    return inside if file_size(inside) is not None else None
+
+
+def read_mapping(path: str) -> Source:
+    """The source that a dataset.yaml describes; paths in it are relative to its directory."""
+    if file_size(path) is None:
+        raise UserError(f"{path} does not exist: name a dataset.yaml")
+    try:
+        mapping = _Mapping.model_validate(yaml.safe_load(read_bytes(path)))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where} is not YAML: {str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path}: {field}: {first['msg'].lower()}") from error
+    events = mapping.events
+    return generic(
+        _beside(path, events.path),
+        user=events.user,
+        item=events.item,
+        rating=events.rating,
+        time=events.time,
+        catalogue=_catalogue(path, mapping),
+        rating_range=events.rating_range,
+        entity=mapping.entity,
+    )
+
+
+def _catalogue(path: str, mapping: _Mapping) -> CatalogueFile | None:
+    items = mapping.items
+    if items is None:
+        return None
+    named: dict[str, Any] = {
+        "title": items.title,
+        "genres": items.categories,
+        "year": items.year,
+    }
+    return CatalogueFile(
+        _beside(path, items.path),
+        "columns",
+        items.id or mapping.events.item,
+        tuple((word, column) for word, column in named.items() if column),
+        tuple(items.lists.items()),
+    )
+
+
+def _beside(path: str, other: str) -> str:
+    if "://" in other or PurePosixPath(other).is_absolute():
+        return other
+    directory = path.rpartition("/")[0] or "."
+    return join(directory, other)
