@@ -69,12 +69,9 @@ class BucketPlan:
 
 @dataclass(frozen=True)
 class BucketResult:
-    """What a worker made of a bucket."""
+    """That a bucket is made, or why it could not be."""
 
     bucket: int
-    n_events: int = 0
-    n_duplicates: int = 0
-    reread: bool = False  # the events before the cut-off had to be read again
     problem: str | None = None
 
 
@@ -122,7 +119,7 @@ def _make(bucket: int, plan: BucketPlan) -> BucketResult:
     previous = _Previous(plan, bucket)
     if len(new) == 0 and previous.exists and plan.same_genres:
         previous.link()
-        return BucketResult(bucket, n_events=previous.n_events)
+        return BucketResult(bucket)
     if len(new) == 0 and not previous.exists:
         return BucketResult(bucket)  # no user's hash leads here
     users = np.union1d(previous.users, new.user)
@@ -149,8 +146,7 @@ def _make(bucket: int, plan: BucketPlan) -> BucketResult:
     if not reread and previous.exists:
         items[0] = items[0] + previous.item_sums()
     write_item_sums(items_file(plan.staging, bucket), items)
-    n_events = int(sum(part.n_events.sum() for part in sums))
-    return BucketResult(bucket, n_events, len(repeats), reread)
+    return BucketResult(bucket)
 
 
 def _read_shards(bucket: int, plan: BucketPlan) -> Events:
@@ -320,11 +316,6 @@ class _Previous:
         self.exists = self._users_file.exists()
         if self.exists:
             self.users, self._sums = read_user_sums(self._users_file, False)
-
-    @property
-    def n_events(self) -> int:
-        files = self._folder.glob("held_out=*/*.parquet")
-        return sum(pq.read_metadata(file).num_rows for file in files)
 
     def sums(self, users: np.ndarray) -> UserSums:
         """The sums before the cut-off, for each of `users`, which include all it has."""
