@@ -150,26 +150,35 @@ def _make(bucket: int, plan: BucketPlan) -> BucketResult:
 
 
 def _read_shards(bucket: int, plan: BucketPlan) -> Events:
-    parts = [_no_events()]
-    user_type, item_type = plan.user_ids.type, plan.item_ids.type
+    """The bucket's new events, in the order of the input.
+
+    Ids are looked up once for the whole bucket: a look-up first hashes all ids that there are,
+    which for each shard would cost users times shards.
+    """
+    columns = ("user", "item", "rating", "timestamp", "row")
+    parts: dict[str, list[pa.Array]] = {name: [] for name in columns}
+    kinds = {"user": plan.user_ids.type, "item": plan.item_ids.type}
+    source = [np.zeros(0, np.int32)]
     for index, shard in enumerate(plan.shards):
-        with pa.memory_map(shard.path) as file:
+        with pa.OSFile(shard.path) as file:
             batch = pa.ipc.open_file(file).get_batch(bucket)
-            if batch.num_rows == 0:
-                continue
-            user = batch["user"].cast(user_type)
-            item = batch["item"].cast(item_type)
-            parts.append(
-                Events(
-                    _index(user, plan.user_ids),
-                    _index(item, plan.item_ids),
-                    batch["rating"].to_numpy(zero_copy_only=False).copy(),
-                    batch["timestamp"].fill_null(0).to_numpy().copy(),
-                    np.full(batch.num_rows, index, np.int32),
-                    batch["row"].to_numpy().copy(),
-                )
-            )
-    return Events.join(parts)
+        if batch.num_rows == 0:
+            continue
+        source.append(np.full(batch.num_rows, index, np.int32))
+        for name in columns:
+            column = batch[name]
+            parts[name].append(column.cast(kinds[name]) if name in kinds else column)
+    if len(source) == 1:
+        return _no_events()
+    whole = {name: pa.concat_arrays(arrays) for name, arrays in parts.items()}
+    return Events(
+        _index(whole["user"], plan.user_ids),
+        _index(whole["item"], plan.item_ids),
+        whole["rating"].to_numpy(zero_copy_only=False),
+        whole["timestamp"].fill_null(0).to_numpy(),
+        np.concatenate(source),
+        whole["row"].to_numpy(),
+    )
 
 
 def _index(ids: pa.Array, by_index: pa.Array) -> np.ndarray:
