@@ -69,12 +69,9 @@ class BucketPlan:
 
 @dataclass(frozen=True)
 class BucketResult:
-    """What a worker made of a bucket."""
+    """That a bucket is made, or why it could not be."""
 
     bucket: int
-    n_events: int = 0
-    n_duplicates: int = 0
-    reread: bool = False  # the events before the cut-off had to be read again
     problem: str | None = None
 
 
@@ -122,7 +119,7 @@ def _make(bucket: int, plan: BucketPlan) -> BucketResult:
     previous = _Previous(plan, bucket)
     if len(new) == 0 and previous.exists and plan.same_genres:
         previous.link()
-        return BucketResult(bucket, n_events=previous.n_events)
+        return BucketResult(bucket)
     if len(new) == 0 and not previous.exists:
         return BucketResult(bucket)  # no user's hash leads here
     users = np.union1d(previous.users, new.user)
@@ -149,31 +146,39 @@ def _make(bucket: int, plan: BucketPlan) -> BucketResult:
     if not reread and previous.exists:
         items[0] = items[0] + previous.item_sums()
     write_item_sums(items_file(plan.staging, bucket), items)
-    n_events = int(sum(part.n_events.sum() for part in sums))
-    return BucketResult(bucket, n_events, len(repeats), reread)
+    return BucketResult(bucket)
 
 
 def _read_shards(bucket: int, plan: BucketPlan) -> Events:
-    parts = [_no_events()]
-    user_type, item_type = plan.user_ids.type, plan.item_ids.type
+    """The bucket's new events, in the order of the input.
+
+    Ids are looked up once for the whole bucket: a look-up first hashes all ids that there are,
+    which for each shard would cost users times shards.
+    """
+    columns = ("user", "item", "rating", "timestamp", "row")
+    parts: dict[str, list[pa.Array]] = {name: [] for name in columns}
+    kinds = {"user": plan.user_ids.type, "item": plan.item_ids.type}
+    source = [np.zeros(0, np.int32)]
     for index, shard in enumerate(plan.shards):
-        with pa.memory_map(shard.path) as file:
+        with pa.OSFile(shard.path) as file:
             batch = pa.ipc.open_file(file).get_batch(bucket)
-            if batch.num_rows == 0:
-                continue
-            user = batch["user"].cast(user_type)
-            item = batch["item"].cast(item_type)
-            parts.append(
-                Events(
-                    _index(user, plan.user_ids),
-                    _index(item, plan.item_ids),
-                    batch["rating"].to_numpy(zero_copy_only=False).copy(),
-                    batch["timestamp"].fill_null(0).to_numpy().copy(),
-                    np.full(batch.num_rows, index, np.int32),
-                    batch["row"].to_numpy().copy(),
-                )
-            )
-    return Events.join(parts)
+        if batch.num_rows == 0:
+            continue
+        source.append(np.full(batch.num_rows, index, np.int32))
+        for name in columns:
+            column = batch[name]
+            parts[name].append(column.cast(kinds[name]) if name in kinds else column)
+    if len(source) == 1:
+        return _no_events()
+    whole = {name: pa.concat_arrays(arrays) for name, arrays in parts.items()}
+    return Events(
+        _index(whole["user"], plan.user_ids),
+        _index(whole["item"], plan.item_ids),
+        whole["rating"].to_numpy(zero_copy_only=False),
+        whole["timestamp"].fill_null(0).to_numpy(),
+        np.concatenate(source),
+        whole["row"].to_numpy(),
+    )
 
 
 def _index(ids: pa.Array, by_index: pa.Array) -> np.ndarray:
@@ -320,11 +325,6 @@ class _Previous:
         self.exists = self._users_file.exists()
         if self.exists:
             self.users, self._sums = read_user_sums(self._users_file, False)
-
-    @property
-    def n_events(self) -> int:
-        files = self._folder.glob("held_out=*/*.parquet")
-        return sum(pq.read_metadata(file).num_rows for file in files)
 
     def sums(self, users: np.ndarray) -> UserSums:
         """The sums before the cut-off, for each of `users`, which include all it has."""
