@@ -23,13 +23,13 @@ groups:
         annotations:
           summary: {{ "Answers do without {{ $labels.dependency }}." | quote }}
       - alert: MarqueeNoVersion
-        expr: absent(marquee_model_version)
+        expr: absent(marquee_model_version == 1)
         for: 10m
         labels: {severity: critical}
         annotations:
           summary: No replica serves a version.
       - alert: MarqueeVersionsDiffer
-        expr: count(count by (version) (marquee_model_version)) > 1
+        expr: count(count by (version) (marquee_model_version == 1)) > 1
         for: 5m
         labels: {severity: warning}
         annotations:
