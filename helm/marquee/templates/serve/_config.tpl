@@ -27,6 +27,7 @@ applications:
           upscale_delay_s: {{ $serve.autoscaling.upscaleDelayS }}
           downscale_delay_s: {{ $serve.autoscaling.downscaleDelayS }}
           look_back_period_s: {{ $serve.autoscaling.lookBackS }}
+          metrics_interval_s: {{ $serve.autoscaling.reportIntervalS }}
         {{- else }}
         num_replicas: {{ $stage.minReplicas }}
         {{- end }}
