@@ -62,7 +62,9 @@ class Release:
     ) -> Self:
         """Through a kubeconfig: the one named, KUBECONFIG's or ~/.kube/config."""
         try:
-            api = config.new_client_from_config(config_file=kubeconfig, context=context)
+            api = config.new_client_from_config(  # type: ignore[no-untyped-call]
+                config_file=kubeconfig, context=context
+            )
         except (ConfigException, OSError) as error:
             raise ClusterError(f"no usable kubeconfig: {error}") from error
         return cls(api, namespace, name, service)
@@ -91,7 +93,7 @@ class Release:
     def model_version(self) -> str | None:
         """The version that answers, asked through the API server; None when nothing does."""
         try:
-            answer = self._core.connect_get_namespaced_service_proxy_with_path(
+            answer: Any = self._core.connect_get_namespaced_service_proxy_with_path(
                 f"{self._service}-serve-svc:{_SERVE_PORT}",
                 self._namespace,
                 "info",
@@ -107,9 +109,7 @@ class Release:
         selector = f"app.kubernetes.io/instance={self._name}"
         if component:
             selector += f",app.kubernetes.io/component={component}"
-        found = self._ask(
-            self._core.list_namespaced_pod, self._namespace, label_selector=selector
-        )
+        found = self._ask(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
         return [_pod(item) for item in found.items]
 
     def run(self, *command: str) -> str:
@@ -197,6 +197,6 @@ def _pod(item: Any) -> Pod:
 
 def _reason(error: ApiException) -> str:
     try:
-        return str(json.loads(error.body)["message"])
+        return str(json.loads(error.body or "")["message"])
     except (TypeError, ValueError, KeyError):
         return f"{error.status} {error.reason}"

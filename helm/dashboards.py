@@ -32,7 +32,9 @@ _HITS = 'sum(rate(marquee_cache_lookups_total{result="hit"}[5m]))'
 
 DASHBOARDS: dict[str, list[Panel]] = {
     "serving": [
-        Panel("Requests", "sum by (route) (rate(marquee_requests_total[5m]))", "reqps", "{{route}}"),
+        Panel(
+            "Requests", "sum by (route) (rate(marquee_requests_total[5m]))", "reqps", "{{route}}"
+        ),
         Panel(
             "Errors",
             'sum(rate(marquee_requests_total{status=~"5.."}[5m])) '
@@ -42,12 +44,8 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel("/recommend P50", _quantile(0.5, "marquee_request_seconds", "", _RECOMMEND), "s"),
         Panel("/recommend P95", _quantile(0.95, "marquee_request_seconds", "", _RECOMMEND), "s"),
         Panel("/recommend P99", _quantile(0.99, "marquee_request_seconds", "", _RECOMMEND), "s"),
-        Panel(
-            "Stages P95", _quantile(0.95, "marquee_stage_seconds", ", stage"), "s", "{{stage}}"
-        ),
-        Panel(
-            "Cache hits", f"{_HITS} / sum(rate(marquee_cache_lookups_total[5m]))", "percentunit"
-        ),
+        Panel("Stages P95", _quantile(0.95, "marquee_stage_seconds", ", stage"), "s", "{{stage}}"),
+        Panel("Cache hits", f"{_HITS} / sum(rate(marquee_cache_lookups_total[5m]))", "percentunit"),
         Panel(
             "Requests per batch",
             "sum(rate(marquee_batch_size_sum[5m])) / sum(rate(marquee_batch_size_count[5m]))",

@@ -40,7 +40,8 @@ def render(values: dict[str, object], namespace: str = NAMESPACE) -> dict[str, s
 
     with helm_python.Chart.load(CHART) as chart:
         rendered = chart.render(values, name=RELEASE, namespace=namespace)
-    return {name: text for name, text in rendered.items() if name.endswith(".yaml") and text.strip()}
+    manifests = {name: text for name, text in rendered.items() if name.endswith(".yaml")}
+    return {name: text for name, text in manifests.items() if text.strip()}
 
 
 def manifests() -> dict[Path, str]:

@@ -34,7 +34,7 @@ class RayMetrics:
     def copy(self) -> None:
         """Copy once. A sample that is gone, such as the version before, becomes 0."""
         current = {(s.name, tuple(sorted(s.labels.items()))): s for s in self._metrics.samples()}
-        for key, sample in current.items():
+        for sample in current.values():
             self._gauge(sample).set(sample.value, tags=sample.labels)
         for name, labels in self._seen - set(current):
             self._gauges[name].set(0, tags=dict(labels))
@@ -42,7 +42,8 @@ class RayMetrics:
 
     def _gauge(self, sample: Sample) -> Any:
         if sample.name not in self._gauges:
+            tag_keys: Any = tuple(sample.labels)  # Ray's annotation knows tuples of one only
             self._gauges[sample.name] = serve_metrics.Gauge(
-                sample.name, description=sample.help, tag_keys=tuple(sample.labels)
+                sample.name, description=sample.help, tag_keys=tag_keys
             )
         return self._gauges[sample.name]

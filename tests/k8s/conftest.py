@@ -28,9 +28,9 @@ def render(chart):
 
 @pytest.fixture(scope="session")
 def all_rendered(render):
-    return {
-        scenario: Rendered(scenario, render(values_of(scenario))) for scenario in SCENARIOS
-    } | {"default": Rendered("default", render({}))}
+    return {scenario: Rendered(scenario, render(values_of(scenario))) for scenario in SCENARIOS} | {
+        "default": Rendered("default", render({}))
+    }
 
 
 @pytest.fixture(scope="session", params=[*SCENARIOS, "default"])

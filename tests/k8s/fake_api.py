@@ -114,7 +114,11 @@ class FakeApi:
         if self.exit_code:
             await socket.send_bytes(b"\x02error: version 9 is not there\n")
             causes = [{"reason": "ExitCode", "message": str(self.exit_code)}]
-            status = {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
+            status = {
+                "status": "Failure",
+                "reason": "NonZeroExitCode",
+                "details": {"causes": causes},
+            }
         else:
             self.version = command[2] if command[1] == "promote" else "1"
             answer = json.dumps({"store": "/store", "version": self.version, "previous": []})

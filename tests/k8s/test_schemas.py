@@ -146,7 +146,9 @@ def test_each_stage_scales_to_its_own_target_within_seconds(all_rendered):
         assert scaling["upscale_delay_s"] <= 5
         assert scaling["look_back_period_s"] <= 10
         assert scaling["target_ongoing_requests"] <= deployment["max_ongoing_requests"]
-    targets = {d["autoscaling_config"]["target_ongoing_requests"] for d in application["deployments"]}
+    targets = {
+        d["autoscaling_config"]["target_ongoing_requests"] for d in application["deployments"]
+    }
     assert len(targets) > 1
 
 
