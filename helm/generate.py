@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "marquee"
 MANIFESTS = ROOT / "k8s"
 PLAIN_VALUES = MANIFESTS / "values.yaml"
+COMPOSE_RULES = ROOT / "compose" / "rules.yml"
 RELEASE, NAMESPACE = "marquee", "marquee"
 
 
@@ -64,15 +65,25 @@ def manifests() -> dict[Path, str]:
     return files
 
 
+def compose_rules() -> dict[Path, str]:
+    """The chart's alerts as Prometheus itself reads them, for compose.yaml."""
+    rendered = render({"monitoring": {"rules": True}})
+    (text,) = [text for name, text in rendered.items() if name.endswith("monitoring/rules.yaml")]
+    spec = yaml.safe_dump(yaml.safe_load(text)["spec"], sort_keys=False, width=100)
+    header = "# Written by `make k8s` from helm/marquee/templates/monitoring/_rules.tpl.\n"
+    return {COMPOSE_RULES: header + spec}
+
+
 def main(arguments: list[str]) -> int:
     """Write or compare. 1 when something differs."""
     write_chart = chart_files()
     if "--check" not in arguments:
         _write(write_chart)
-        _write(manifests())  # rendered with the schema that was just written
+        _write(manifests() | compose_rules())  # rendered with the schema that was just written
         return 0
     stale = [path for path, text in write_chart.items() if _differs(path, text)]
-    stale += [path for path, text in manifests().items() if _differs(path, text)]
+    rendered = manifests() | compose_rules()
+    stale += [path for path, text in rendered.items() if _differs(path, text)]
     for path in stale:
         print(f"{path.relative_to(ROOT)} is not what the chart says: run `make k8s`")
     return 1 if stale else 0

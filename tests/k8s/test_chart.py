@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from helm.generate import ROOT, chart_files, manifests
+from helm.generate import ROOT, chart_files, compose_rules, manifests
 from tests.scenarios import CHART, quantity, values_of
 
 RESTRICTED_CAPABILITIES = {"drop": ["ALL"]}
@@ -186,7 +186,7 @@ def test_generated_files_are_what_the_chart_says():
     pytest.importorskip("helm_python")
     stale = [
         str(path.relative_to(ROOT))
-        for path, text in (chart_files() | manifests()).items()
+        for path, text in (chart_files() | manifests() | compose_rules()).items()
         if not path.is_file() or path.read_text() != text
     ]
     assert stale == [], "run `make k8s`"
