@@ -104,7 +104,7 @@ release: ## Operator, chart and smoke test on the current cluster: SCENARIO=kind
 kind-load: setup ## Load the service on kind until Ray adds workers; prints the timeline as JSON
 	kubectl -n $(NAMESPACE) port-forward service/marquee-serve-svc 18000:8000 >/dev/null & \
 	  forward=$$!; trap "kill $$forward" EXIT; sleep 3; \
-	  $(BIN)/marquee bench ramp http://127.0.0.1:18000 --rates 5,50,100,100,5,5 --step-s 30 \
+	  $(BIN)/marquee bench ramp http://127.0.0.1:18000 --clients 2,64,64,2,2 --step-s 60 \
 	    --namespace $(NAMESPACE) --json
 
 .PHONY: kind-down

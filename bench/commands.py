@@ -1,4 +1,4 @@
-"""`marquee bench serve`."""
+"""`marquee bench serve`, and the registration of `ramp` and `autoscale` beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import processes
+from bench import processes, ramp_commands
+from bench.ramp_commands import clients_of
 from training.errors import UserError
 
 console = Console(stderr=True)
@@ -20,8 +21,9 @@ console = Console(stderr=True)
 def register(app: typer.Typer) -> None:
     """Add the benchmarks to the root command."""
     bench = typer.Typer(help="Measure the running product.", no_args_is_help=True)
-    bench.callback()(lambda: None)  # keeps `serve` a sub-command while it is the only one
     bench.command("serve")(serve)
+    bench.command("ramp")(ramp_commands.ramp)
+    bench.command("autoscale")(ramp_commands.autoscale)
     app.add_typer(bench, name="bench")
 
 
@@ -52,7 +54,7 @@ def serve(
     from bench.serve import Workload, bench_serve
 
     workload = Workload(
-        duration_s=duration_s, rounds=rounds, clients=_clients(clients), arrivals_per_s=rate
+        duration_s=duration_s, rounds=rounds, clients=clients_of(clients), arrivals_per_s=rate
     )
     with (
         processes.ending_with_this_process(),
@@ -67,16 +69,6 @@ def serve(
         typer.echo(json.dumps(figures))
     else:
         _print(figures)
-
-
-def _clients(text: str) -> tuple[int, ...]:
-    try:
-        clients = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        clients = ()
-    if not clients or min(clients) < 1:
-        raise UserError(f"--clients {text!r} is not a list of numbers such as 1,16,64")
-    return clients
 
 
 def _print(figures: dict[str, Any]) -> None:
