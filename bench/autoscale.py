@@ -203,8 +203,9 @@ def _observe() -> dict[str, Any]:
     import ray
     from ray import serve
 
-    deployments = serve.status().applications["marquee"].deployments
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    deployments: Any = serve.status().applications["marquee"].deployments
+    alive = (node for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+    nodes = [node for node in alive if node["Resources"].get("CPU")]
     return {
         "replicas": {
             name: state.replica_states.get("RUNNING", 0) for name, state in deployments.items()

@@ -1,5 +1,7 @@
 """The ramp: each step's load, and what was seen meanwhile."""
 
+import threading
+
 import pytest
 
 from bench import ramp as ramp_module
@@ -33,13 +35,24 @@ def test_each_step_is_loaded_in_turn_and_failures_are_summed(plans):
     assert result["errors"] == 2
 
 
-def test_the_timeline_has_what_was_observed(plans):
-    seen = iter(range(100))
-    result = ramp(
-        "http://localhost", [1], 1.0, lambda: {"nodes": next(seen)}, settle_s=0.05, every_s=0.01
-    )
-    assert [point["nodes"] for point in result["timeline"]][:2] == [0, 1]
-    assert plans[0].port == 80
+def test_the_timeline_has_what_was_observed_and_the_load_at_that_time(monkeypatch):
+    looked_twice = threading.Event()
+    seen = []
+
+    def observe():
+        seen.append(len(seen))
+        if len(seen) > 1:
+            looked_twice.set()
+        return {"nodes": seen[-1]}
+
+    def measure(plan):
+        assert looked_twice.wait(30)
+        return Sample(10.0, 1.0, 2.0, 3.0, 0, 20, None)
+
+    monkeypatch.setattr(ramp_module, "measure", measure)
+    timeline = ramp("http://localhost", [7], 1.0, observe, every_s=0.01)["timeline"]
+    assert [point["nodes"] for point in timeline] == seen
+    assert timeline[1]["clients"] == 7
 
 
 def test_the_timeline_is_drawn(tmp_path):
