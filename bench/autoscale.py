@@ -50,6 +50,22 @@ def autoscale(
 
     downscale_delay_s replaces the chart's, so that one need not wait a minute to see nodes go.
     """
+    with chart_service(store, max_nodes=max_nodes, downscale_delay_s=downscale_delay_s) as url:
+        return ramp(url, clients, step_s, _observe, settle_s=settle_s)
+
+
+@contextmanager
+def chart_service(
+    store: str,
+    *,
+    max_nodes: int,
+    downscale_delay_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """The service as the chart describes it, on a Ray of its own; yields its address.
+
+    environment: beside the chart's, such as the addresses of stores. This process joins that Ray.
+    """
     service = yaml.safe_load(MANIFEST.read_text("utf-8"))
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
     port = _free_port()
@@ -57,12 +73,12 @@ def autoscale(
     config["http_options"]["port"] = port
     for deployment in config["applications"][0]["deployments"]:
         deployment["autoscaling_config"]["downscale_delay_s"] = downscale_delay_s
-    environment = _chart_environment(service) | {"MARQUEE_STORE": str(Path(store).absolute())}
+    given = {"MARQUEE_STORE": str(Path(store).absolute()), **(environment or {})}
     url = f"http://127.0.0.1:{port}"
-    with _ray(environment, max_nodes) as dashboard:
+    with _ray(_chart_environment(service) | given, max_nodes) as dashboard:
         _deploy(dashboard, config)
         _wait(f"{url}/ready", "the service is not ready")
-        return ramp(url, clients, step_s, _observe, settle_s=settle_s)
+        yield url
 
 
 def _chart_environment(service: dict[str, Any]) -> dict[str, str]:

@@ -37,7 +37,7 @@ DASHBOARDS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Errors",
-            'sum(rate(marquee_requests_total{status=~"5.."}[5m])) '
+            '(sum(rate(marquee_requests_total{status=~"5.."}[5m])) or vector(0)) '
             "/ sum(rate(marquee_requests_total[5m]))",
             "percentunit",
         ),

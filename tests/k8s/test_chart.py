@@ -202,3 +202,30 @@ def test_rendering_twice_differs_in_passwords_only(render):
 
     first, second = render({}), render({}, revision=2)
     assert yaml.dump(without_secrets(first)) == yaml.dump(without_secrets(second))
+
+
+def test_every_alert_is_explained_and_no_other_is(render):
+    objects = render({"monitoring": {"rules": True}, "networkPolicy": {"enabled": False}})
+    (rules,) = [made for made in objects if made["kind"] == "PrometheusRule"]
+    named = {rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"]}
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    explained = set(re.findall(r"^\| (Marquee\w+) \|", operations, re.MULTILINE))
+    assert explained == named | {"MarqueeCacheMisses"}  # made where a hit rate is asked for
+
+
+def test_policies_name_components_that_exist_and_let_each_be_reached(rendered):
+    components = {
+        template["metadata"]["labels"]["app.kubernetes.io/component"]
+        for _, template in rendered.pod_templates()
+    }
+    opened = set()
+    for policy in rendered.of_kind("NetworkPolicy"):
+        selector = policy["spec"]["podSelector"]
+        if not policy["spec"].get("ingress"):
+            continue
+        if component := selector["matchLabels"].get("app.kubernetes.io/component"):
+            assert component in components, policy["metadata"]["name"]
+            opened.add(component)
+        for expression in selector.get("matchExpressions", []):
+            opened |= set(expression["values"])
+    assert components <= opened or not rendered.of_kind("NetworkPolicy")

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from bench.ramp_commands import clients_of
 from bench.load import Sample
+from bench.ramp_commands import clients_of
 from bench.serve import http_request, machine, median_figures, zipf_order
 from training.errors import UserError
 

@@ -5,7 +5,7 @@ groups:
   - name: marquee
     rules:
       - alert: MarqueeErrors
-        expr: sum(rate(marquee_requests_total{status=~"5.."}[5m])) / sum(rate(marquee_requests_total[5m])) > {{ $limits.errorShare }}
+        expr: (sum(rate(marquee_requests_total{status=~"5.."}[5m])) or vector(0)) / sum(rate(marquee_requests_total[5m])) > {{ $limits.errorShare }}
         for: 5m
         labels: {severity: critical}
         annotations:
