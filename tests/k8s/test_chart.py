@@ -114,6 +114,11 @@ def test_no_secret_is_in_a_config_map_or_in_a_plain_variable(rendered):
                 assert "secretKeyRef" in variable["valueFrom"], f"{where}: {variable['name']}"
 
 
+def test_no_pod_gets_variables_of_services_that_look_like_settings(rendered):
+    for where, template in rendered.pod_templates():
+        assert template["spec"]["enableServiceLinks"] is False, where
+
+
 def test_expanded_variables_are_defined_before_they_are_used(rendered):
     for where, container in rendered.containers():
         defined = set()

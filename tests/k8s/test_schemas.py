@@ -98,6 +98,8 @@ def test_rules_that_kuberay_adds_to_its_schema_hold(all_rendered):
             assert cluster["enableInTreeAutoscaling"] or not incremental
             # CEL: the backend of fault tolerance is immutable, so it is never set.
             assert "backend" not in cluster.get("gcsFaultToleranceOptions", {})
+            # Two clusters of one service share the Redis during an upgrade.
+            assert "externalStorageNamespace" not in cluster.get("gcsFaultToleranceOptions", {})
             assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
             if cluster["enableInTreeAutoscaling"]:
                 assert cluster["autoscalerOptions"]["version"] == "v2"

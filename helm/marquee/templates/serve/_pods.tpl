@@ -4,8 +4,9 @@ its checks of Ray and of Serve. */}}
 {{- define "marquee.gcsOptions" -}}
 {{- $gcs := .Values.redis.gcs -}}
 {{- if or $gcs.enabled $gcs.externalAddress -}}
+# No externalStorageNamespace: the operator takes the cluster's uid, and the old and the new cluster
+# of an upgrade must not read each other's state.
 gcsFaultToleranceOptions:
-  externalStorageNamespace: {{ printf "%s-%s" .Release.Namespace (include "marquee.fullname" .) }}
   {{- if $gcs.enabled }}
   redisAddress: {{ include "marquee.fullname" . }}-redis-gcs:6379
   redisPassword:
@@ -36,6 +37,7 @@ spec:
   serviceAccountName: {{ include "marquee.serviceAccount" . }}
   automountServiceAccountToken: false
   {{- end }}
+  enableServiceLinks: false
   {{- include "marquee.pullSecrets" . | nindent 2 }}
   securityContext:
     {{- include "marquee.podSecurity" . | nindent 4 }}
@@ -102,6 +104,7 @@ spec:
   serviceAccountName: {{ include "marquee.serviceAccount" . }}
   automountServiceAccountToken: false
   terminationGracePeriodSeconds: {{ .Values.serve.drain.terminationGracePeriodS }}
+  enableServiceLinks: false
   {{- include "marquee.pullSecrets" . | nindent 2 }}
   securityContext:
     {{- include "marquee.podSecurity" . | nindent 4 }}
