@@ -64,7 +64,8 @@ def chart_service(
 ) -> Iterator[str]:
     """The service as the chart describes it, on a Ray of its own; yields its address.
 
-    environment: beside the chart's, such as the addresses of stores. This process joins that Ray.
+    environment: beside the chart's, such as the addresses of stores. This process joins that Ray,
+    and whatever else it has started ends with it.
     """
     service = yaml.safe_load(MANIFEST.read_text("utf-8"))
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
@@ -75,7 +76,7 @@ def chart_service(
         deployment["autoscaling_config"]["downscale_delay_s"] = downscale_delay_s
     given = {"MARQUEE_STORE": str(Path(store).absolute()), **(environment or {})}
     url = f"http://127.0.0.1:{port}"
-    with _ray(_chart_environment(service) | given, max_nodes) as dashboard:
+    with autoscaled_ray(_chart_environment(service) | given, max_nodes) as dashboard:
         _deploy(dashboard, config)
         _wait(f"{url}/ready", "the service is not ready")
         yield url
@@ -93,7 +94,7 @@ def _chart_environment(service: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def _ray(environment: Mapping[str, str], max_nodes: int) -> Iterator[str]:
+def autoscaled_ray(environment: Mapping[str, str], max_nodes: int) -> Iterator[str]:
     """A Ray head with an autoscaler, which this process joins; yields its dashboard's address."""
     import ray
 

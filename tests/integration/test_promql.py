@@ -14,12 +14,12 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from bench.autoscale import chart_service
 from bench.ramp import ramp
 from bench.smoke import Service, check
 from helm.dashboards import DASHBOARDS
 from helm.generate import COMPOSE_RULES, render
 from tests.bundles import tiny_contents
+from tests.chart_process import running
 from training.bundle_writer import write_files
 from training.store import Store
 
@@ -74,14 +74,13 @@ def service(store, tmp_path_factory):
         "RAY_metrics_report_interval_ms": "1000",
     }
     try:
-        with chart_service(
-            str(store), max_nodes=1, downscale_delay_s=60, environment=environment
-        ) as url:
+        with running(store=str(store), environment=environment) as service:
+            url = service["url"]
             check(Service(url))
             assert ramp(url, [4], 3.0, dict)["errors"] == 0
             cache.stop()
             assert ramp(url, [4], 3.0, dict)["errors"] == 0
-            yield url
+            yield service
     finally:
         state.stop()
 
@@ -89,10 +88,8 @@ def service(store, tmp_path_factory):
 @pytest.fixture(scope="module")
 def prometheus(service, tmp_path_factory):
     """ask(expression) -> series."""
-    import ray
-
     directory = tmp_path_factory.mktemp("prometheus")
-    ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
+    ports = service["ports"]
     monitors = render({"monitoring": {"podMonitors": True}})
     (text,) = [t for name, t in monitors.items() if name.endswith("podmonitor.yaml")]
     (endpoint,) = yaml.safe_load(text)["spec"]["podMetricsEndpoints"]

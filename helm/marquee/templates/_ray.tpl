@@ -96,6 +96,8 @@ application, the workers run it. */}}
   value: {{ .Values.serve.haproxy.maxConnections | quote }}
 - name: RAY_SERVE_LOG_TO_STDERR
   value: "1"
+- name: RAY_LOG_TO_STDERR
+  value: {{ .Values.serve.logToStderr | ternary "1" "0" | quote }}
 - name: RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S
   value: {{ .Values.serve.autoscaling.reportIntervalS | quote }}
 - name: RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S
