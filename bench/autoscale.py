@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import DEVNULL
+from subprocess import DEVNULL, Popen
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -97,25 +97,27 @@ def _chart_environment(service: dict[str, Any]) -> dict[str, str]:
 def autoscaled_ray(environment: Mapping[str, str], max_nodes: int) -> Iterator[str]:
     """A Ray head with an autoscaler, which this process joins; yields its dashboard's address."""
     import ray
+    import ray.util
 
     gcs, dashboard, low = _free_port(), _free_port(), _free_port()
+    ip = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    address = f"{ip}:{gcs}"
     with (
         tempfile.TemporaryDirectory(prefix="marquee-ray-") as directory,
         processes.ending_with_this_process(),
     ):
         nodes = Path(directory) / "nodes.yaml"
-        nodes.write_text(yaml.safe_dump(_nodes(f"127.0.0.1:{gcs}", max_nodes)))
+        nodes.write_text(yaml.safe_dump(_nodes(address, max_nodes)))
         command = [
             str(Path(sys.executable).with_name("ray")),
             "start",
             "--head",
             "--block",
             "--num-cpus=0",
-            "--node-ip-address=127.0.0.1",
             f"--port={gcs}",
             f"--dashboard-port={dashboard}",
             "--dashboard-agent-listen-port=0",
-            "--ray-client-server-port=0",
+            f"--ray-client-server-port={_free_port()}",
             f"--metrics-export-port={_free_port()}",
             "--min-worker-port=0",
             "--max-worker-port=0",
@@ -123,12 +125,12 @@ def autoscaled_ray(environment: Mapping[str, str], max_nodes: int) -> Iterator[s
             f"--temp-dir={directory}/ray",
             f"--autoscaling-config={nodes}",
         ]
-        processes.start(
+        head = processes.start(
             command, {**environment, **_ray_environment(directory, low)}, stdout=DEVNULL
         )
-        _wait(f"http://127.0.0.1:{dashboard}/api/serve/applications/", "Ray does not start")
+        _wait(f"http://127.0.0.1:{dashboard}/api/serve/applications/", "Ray does not start", head)
         os.environ["RAY_AUTH_MODE"] = "disabled"
-        ray.init(address=f"127.0.0.1:{gcs}", log_to_driver=False, configure_logging=False)
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
         try:
             yield f"http://127.0.0.1:{dashboard}"
         finally:
@@ -179,6 +181,9 @@ def _nodes(gcs_address: str, max_nodes: int) -> dict[str, Any]:
             "worker_setup_commands",
             "head_start_ray_commands",
             "worker_start_ray_commands",
+            "cluster_synced_files",
+            "rsync_exclude",
+            "rsync_filter",
         ),
         [],
     )
@@ -190,6 +195,7 @@ def _nodes(gcs_address: str, max_nodes: int) -> dict[str, Any]:
         "provider": provider,
         "auth": {},
         "file_mounts": {},
+        "file_mounts_sync_continuously": False,
         **nothing,
         "head_node_type": "ray.head.default",
         "available_node_types": {
@@ -231,15 +237,17 @@ def _observe() -> dict[str, Any]:
     }
 
 
-def _wait(url: str, otherwise: str) -> None:
+def _wait(url: str, otherwise: str, process: Popen[str] | None = None) -> None:
+    """Until the address answers. UserError when it does not in time, or the process has ended."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while True:
         try:
             urlopen(url, timeout=5).close()
             return
         except (URLError, OSError) as error:
-            if time.monotonic() >= deadline:
-                raise UserError(f"{otherwise} after {_START_TIMEOUT_S:g} s: {error}") from None
+            ended = process is not None and process.poll() is not None
+            if ended or time.monotonic() >= deadline:
+                raise UserError(f"{otherwise}: {error}") from None
             time.sleep(0.5)
 
 
