@@ -22,7 +22,7 @@ def test_a_submitted_training_fills_the_store(tmp_path):
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
     }
     store = tmp_path / "store"
-    sizes = ["--users", "60", "--items", "60", "--events", "2000", "--epochs", "1"]
+    sizes = ["--users", "150", "--items", "150", "--events", "4000", "--epochs", "1"]
     entrypoint = ["marquee", "retrain", "--store", str(store), "--work", str(tmp_path / "work")]
     programs = Path(sys.executable).parent
     with running(environment=environment) as ray:
