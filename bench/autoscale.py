@@ -103,7 +103,7 @@ def autoscaled_ray(environment: Mapping[str, str], max_nodes: int) -> Iterator[s
     ip = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     address = f"{ip}:{gcs}"
     with (
-        tempfile.TemporaryDirectory(prefix="marquee-ray-") as directory,
+        tempfile.TemporaryDirectory(prefix="mq-") as directory,
         processes.ending_with_this_process(),
     ):
         nodes = Path(directory) / "nodes.yaml"
@@ -138,7 +138,7 @@ def autoscaled_ray(environment: Mapping[str, str], max_nodes: int) -> Iterator[s
 
 
 def _ray_environment(directory: str, first_port: int) -> dict[str, str]:
-    haproxy = Path(directory) / "haproxy"
+    haproxy = Path(directory) / "h"  # short: sockets' paths end at 107 characters
     haproxy.mkdir()
     return {
         "RAY_AUTH_MODE": "disabled",
