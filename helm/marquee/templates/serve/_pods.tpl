@@ -132,7 +132,7 @@ spec:
       env:
         {{- include "marquee.storeEnv" . | nindent 8 }}
       resources:
-        {{- include "marquee.resources" (dict "cpu" "100m" "memory" "512Mi") | nindent 8 }}
+        {{- include "marquee.resources" (dict "cpu" $workers.cpu "memory" "512Mi") | nindent 8 }}
       securityContext:
         {{- include "marquee.containerSecurity" . | nindent 8 }}
       volumeMounts:
