@@ -35,10 +35,16 @@ for tool in buildah debootstrap; do
   command -v "$tool" >/dev/null || skip everything "$tool is not installed"
 done
 
-# Where this machine's pip finds packages: its configuration and the local paths that it names.
-mounts=()
-for path in /etc/pip.conf /etc/ssl/certs $(python3 -m pip config list 2>/dev/null |
-  grep -oE "(file://)?/[A-Za-z0-9._/-]+" | sed 's,^file://,,' | sort -u); do
+# Where this machine's pip finds packages: its settings as one file, and the local paths they name.
+mkdir -p "$WORK"
+{
+  echo "[global]"
+  python3 -m pip config list 2>/dev/null |
+    sed -nE "s/^[^.]*\.([a-z-]+)='(.*)'$/\1 = \2/p" | awk '!seen[$1]++'
+} >"$WORK/pip.conf"
+mounts=(--volume "$WORK/pip.conf:/etc/pip.conf:ro")
+for path in /etc/ssl/certs $(grep -oE "(file://)?/[A-Za-z0-9._/-]+" "$WORK/pip.conf" |
+  sed 's,^file://,,' | sort -u); do
   [ ! -e "$path" ] || mounts+=(--volume "$path:$path:ro")
 done
 
@@ -98,6 +104,6 @@ serve() {
   echo "image-check: read-only root, user 1000, served"
 }
 
-base_image
+"${buildah[@]}" inspect --type image "$BASE" >/dev/null 2>&1 || base_image
 build
 serve
