@@ -15,7 +15,8 @@ RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /app
 COPY requirements.lock ./
-RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(grep '^torch==' requirements.lock)" \
+RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
+      --constraint requirements.lock "$(grep '^torch==' requirements.lock)" \
  && python -c "import sys, torch; found = 'cuda' if torch.version.cuda else 'cpu'; \
 found == '${TORCH_BUILD}' or sys.exit(f'pip found a {found} build of torch, wanted ${TORCH_BUILD}: pass --build-arg TORCH_INDEX_URL')"
 COPY pyproject.toml README.md ./

@@ -44,7 +44,7 @@ mkdir -p "$WORK"
 } >"$WORK/pip.conf"
 mounts=(--volume "$WORK/pip.conf:/etc/pip.conf:ro")
 for path in /etc/ssl/certs $(grep -oE "(file://)?/[A-Za-z0-9._/-]+" "$WORK/pip.conf" |
-  sed 's,^file://,,' | sort -u); do
+  sed -E 's,^file://(.*)/[^/]+$,\1,' | sort -u); do # an index's files lie beside its pages
   [ ! -e "$path" ] || mounts+=(--volume "$path:$path:ro")
 done
 
