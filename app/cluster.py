@@ -165,15 +165,16 @@ class Release:
     def _log(self, pod: Pod, lines: int) -> str:
         container = {"serve-head": "ray-head", "serve-worker": "ray-worker"}.get(pod.component)
         chosen = {"container": container} if container else {}
-        return str(
-            self._ask(
-                self._core.read_namespaced_pod_log,
-                pod.name,
-                self._namespace,
-                tail_lines=lines,
-                **chosen,
-            )
+        # Not decoded by the client, which makes a text of it in its own way.
+        answer: Any = self._ask(
+            self._core.read_namespaced_pod_log,
+            pod.name,
+            self._namespace,
+            tail_lines=lines,
+            _preload_content=False,
+            **chosen,
         )
+        return str(answer.data.decode(errors="replace"))
 
     def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
         try:
