@@ -62,9 +62,7 @@ class Release:
     ) -> Self:
         """Through a kubeconfig: the one named, KUBECONFIG's or ~/.kube/config."""
         try:
-            api = config.new_client_from_config(  # type: ignore[no-untyped-call]
-                config_file=kubeconfig, context=context
-            )
+            api = config.new_client_from_config(config_file=kubeconfig, context=context)
         except (ConfigException, OSError) as error:
             raise ClusterError(f"no usable kubeconfig: {error}") from error
         return cls(api, namespace, name, service)
