@@ -16,10 +16,18 @@ DEMO_FLAGS ?=
 # make serve, make bench: where the bundles are. `make demo` fills the default.
 STORE ?= .marquee/demo/store
 BENCH_FLAGS ?= --json
+# make image: its name, and where pip finds torch's build (see the Dockerfile).
+IMAGE ?= marquee:0.1.0
+TORCH_INDEX_URL ?=
+TORCH_BUILD ?= cpu
+# make kind-up, minikube-up: the operator's version; it is applied from its own repository.
+KUBERAY ?= v1.7.0
+NAMESPACE ?= marquee
+OPERATOR := github.com/ray-project/kuberay/ray-operator/config/default?ref=$(KUBERAY)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -57,6 +65,51 @@ serve: setup ## Serve the published bundle: STORE=DIR or s3://..., PORT=8000
 .PHONY: bench
 bench: setup ## Measure the served bundle against an empty endpoint: STORE=DIR
 	@exec $(BIN)/marquee bench serve --store $(STORE) $(BENCH_FLAGS)
+
+.PHONY: k8s
+k8s: setup ## Write k8s/ and the chart's schema, README and dashboards from the chart
+	$(BIN)/python -m helm.generate
+
+.PHONY: image
+image: ## Build the image: TORCH_INDEX_URL=..., TORCH_BUILD=cpu|cuda
+	docker build --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) \
+	  --build-arg TORCH_BUILD=$(TORCH_BUILD) --tag $(IMAGE) .
+
+.PHONY: image-check
+image-check: ## Build and run the image without a registry or Docker (root, Debian); says what it skips
+	bash k8s/image-check.sh
+
+.PHONY: kind-up
+kind-up: image ## A cluster in Docker: operator, chart, smoke test
+	kind create cluster --config k8s/kind.yaml --wait 120s
+	kind load docker-image $(IMAGE) --name marquee
+	$(MAKE) --no-print-directory release SCENARIO=kind
+
+.PHONY: minikube-up
+minikube-up: image ## The same on minikube
+	minikube start --profile marquee --cpus 4 --memory 10g
+	minikube --profile marquee image load $(IMAGE)
+	$(MAKE) --no-print-directory release SCENARIO=minikube
+
+.PHONY: release
+release: ## Operator, chart and smoke test on the current cluster: SCENARIO=kind
+	kubectl apply --server-side --kustomize "$(OPERATOR)"
+	kubectl -n ray-system rollout status deployment/kuberay-operator --timeout 300s
+	helm upgrade --install marquee helm/marquee --namespace $(NAMESPACE) --create-namespace \
+	  --values helm/marquee/ci/$(SCENARIO)-values.yaml
+	kubectl -n $(NAMESPACE) wait rayservice/marquee --for=condition=Ready --timeout 1200s
+	helm test marquee --namespace $(NAMESPACE) --logs --timeout 15m
+
+.PHONY: kind-load
+kind-load: setup ## Load the service on kind until Ray adds workers; prints the timeline as JSON
+	kubectl -n $(NAMESPACE) port-forward service/marquee-serve-svc 18000:8000 >/dev/null & \
+	  forward=$$!; trap "kill $$forward" EXIT; sleep 3; \
+	  $(BIN)/marquee bench ramp http://127.0.0.1:18000 --clients 2,64,64,2,2 --step-s 60 \
+	    --namespace $(NAMESPACE) --json
+
+.PHONY: kind-down
+kind-down: ## Delete that cluster
+	kind delete cluster --name marquee
 
 .PHONY: lock
 lock: setup ## Write requirements.lock from what .venv holds

@@ -5,11 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.5, 1.0, 2.5)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of the exposition."""
+
+    name: str
+    help: str
+    labels: dict[str, str]
+    value: float
 
 
 class Metrics:
@@ -116,3 +127,12 @@ class Metrics:
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def samples(self) -> list[Sample]:
+        """The same as numbers, without when each was created."""
+        return [
+            Sample(sample.name, family.documentation, sample.labels, sample.value)
+            for family in self._registry.collect()
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+        ]

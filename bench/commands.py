@@ -1,4 +1,4 @@
-"""`marquee bench serve` and `marquee bench prepare`."""
+"""`marquee bench serve` and `prepare`; `ramp` and `autoscale` are registered beside them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import processes
+from bench import processes, ramp_commands
+from bench.ramp_commands import clients_of
 from training.errors import UserError
 
 console = Console(stderr=True)
@@ -23,6 +24,8 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure the running product.", no_args_is_help=True)
     bench.command("serve")(serve)
     bench.command("prepare")(prepare)
+    bench.command("ramp")(ramp_commands.ramp)
+    bench.command("autoscale")(ramp_commands.autoscale)
     app.add_typer(bench, name="bench")
 
 
@@ -53,7 +56,7 @@ def serve(
     from bench.serve import Workload, bench_serve
 
     workload = Workload(
-        duration_s=duration_s, rounds=rounds, clients=_clients(clients), arrivals_per_s=rate
+        duration_s=duration_s, rounds=rounds, clients=clients_of(clients), arrivals_per_s=rate
     )
     with (
         processes.ending_with_this_process(),

@@ -9,6 +9,7 @@ from typing import cast
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"\r\ncontent-length:"
+_CLOSE = b"\r\nconnection: close"
 
 # Called with the time and the problem, if any, when an answer is complete or will never come.
 OnAnswer = Callable[[float, str | None], None]
@@ -53,6 +54,8 @@ class Connection(asyncio.Protocol):
         if self._size is None:
             self._size = self._answer_size()
         if self._size is not None and len(self._received) >= self._size:
+            if self._is_last():
+                self.close()  # a proxy that reloads says so; sending on would lose the request
             self._finish(self._problem())
 
     def _answer_size(self) -> int | None:
@@ -68,6 +71,10 @@ class Connection(asyncio.Protocol):
             return None
         length = head[at + len(_LENGTH) :].split(b"\r\n", 1)[0]
         return head_end + len(_HEAD_END) + int(length)
+
+    def _is_last(self) -> bool:
+        head_end = self._received.find(_HEAD_END)
+        return _CLOSE in self._received[:head_end].lower()
 
     def _problem(self) -> str | None:
         if self._received[9:12] != b"200":

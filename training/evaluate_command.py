@@ -105,7 +105,7 @@ def evaluate_command(
         status.update("Ranking the catalogue for every test user")
         result = evaluate(subject.dataset, subject.split, scorers, ks=ks, seed=seed)
         if subject.run is not None:
-            _write(subject.run / "evaluation.json", result.to_json())
+            write_evaluation(subject.run, result.to_json())
         if dump_to is not None:
             status.update(f"Writing {dump_to}")
             dump(result, dump_to)
@@ -229,7 +229,9 @@ def scorer(name: str, subject: Subject, known: Known, seed: int) -> Scorer:
     )
 
 
-def _write(file: Path, document: dict[str, Any]) -> None:
+def write_evaluation(run: Path, document: dict[str, Any]) -> None:
+    """Keep an evaluation beside the run, where publishing finds it."""
+    file = run / "evaluation.json"
     staging = file.with_name(f".{file.name}.new")
     staging.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     staging.replace(file)

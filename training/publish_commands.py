@@ -66,11 +66,11 @@ def publish(
     from training.publish import publish as publish_run
     from training.store import Store
 
-    with _steps() as report, _reaching(store):
+    with _steps() as report, reaching(store):
         target = Store.open(store)
         published = publish_run(run, target, promote=promote, report=report)
         report("Registering in MLflow")
-        registered = _register(target, published.manifest, production=published.promoted)
+        registered = register_in_mlflow(target, published.manifest, production=published.promoted)
     version = published.manifest.version
     if as_json:
         fields = {"version": version, "store": store, "promoted": published.promoted}
@@ -84,7 +84,7 @@ def publish(
 
 def versions(store: StoreUrl, as_json: AsJson = False) -> None:
     """List versions."""
-    with _reaching(store):
+    with reaching(store):
         target = _existing(store)
         production = target.production()
         listed = [_describe(target.manifest(version), production) for version in target.versions()]
@@ -109,7 +109,7 @@ def promote(
     """Promote a version."""
     from training.publish import promote as promote_version
 
-    with _steps() as report, _reaching(store):
+    with _steps() as report, reaching(store):
         target = _existing(store)
         pointer = promote_version(target, version, report=report)
         _mark_production(target, pointer.version)
@@ -120,7 +120,7 @@ def rollback(store: StoreUrl, as_json: AsJson = False) -> None:
     """Roll back."""
     from training.publish import rollback as roll_back
 
-    with _steps() as report, _reaching(store):
+    with _steps() as report, reaching(store):
         target = _existing(store)
         pointer = roll_back(target, report=report)
         _mark_production(target, pointer.version)
@@ -156,7 +156,7 @@ def _ndcg(metrics: dict[str, Any]) -> float | None:
     return None
 
 
-def _register(store: "Store", manifest: "Manifest", *, production: bool) -> str | None:
+def register_in_mlflow(store: "Store", manifest: "Manifest", *, production: bool) -> str | None:
     """Enter the bundle in the MLflow registry; returns the registry's number of it.
 
     A registry that fails is a warning and None: by then the version is in the store, and
@@ -201,7 +201,7 @@ def _steps() -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def reaching(url: str) -> Iterator[None]:
     """Make a store that is away, or not what it should be, one line."""
     from training.model.manifest import BundleError
 

@@ -78,4 +78,7 @@ def _find(client: MlflowClient, store_url: str, version: str) -> ModelVersion:
 
 
 def _bundle_url(store_url: str, version: str) -> str:
-    return f"{store_url}/bundles/{version}"
+    """Where the bundle is. An MLflow server refuses paths of its clients' machines as sources, so
+    a directory's address is given as one of a scheme of our own."""
+    scheme = "" if "://" in store_url else "marquee-store://"
+    return f"{scheme}{store_url}/bundles/{version}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -11,6 +14,7 @@ from app import logs
 from app.adapters.stage_handles import StageHandles
 from app.api.routes import build_api
 from app.assembly import assemble, local_stages
+from app.deployments.ray_metrics import RayMetrics
 from app.settings import Settings
 
 
@@ -27,7 +31,17 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once the replica is constructed."""
-        return build_api(self._ingress.service, self._settings, self._ingress.promotion.followed)
+        return build_api(self._ingress.service, self._settings, self._lifespan)
+
+    @asynccontextmanager
+    async def _lifespan(self, api: object) -> AsyncIterator[None]:
+        """Follow promotions and report metrics for as long as the API is served."""
+        reporting = asyncio.create_task(RayMetrics(self._ingress.service.metrics).follow())
+        try:
+            async with self._ingress.promotion.followed(api):
+                yield
+        finally:
+            reporting.cancel()
 
     async def check_health(self) -> None:
         """Local state only: a dependency that is away must not restart the replica."""

@@ -68,7 +68,7 @@ def test_a_published_bundle_is_a_registered_version_with_its_store(run, database
     (row,) = _rows(database, "select name, source, run_id from model_versions")
     assert row == (
         "marquee",
-        str(tmp_path / "store" / "bundles" / "1"),
+        f"marquee-store://{tmp_path}/store/bundles/1",
         Run.read(run).mlflow_run_id,
     )
     tags = dict(_rows(database, "select key, value from model_version_tags"))

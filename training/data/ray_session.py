@@ -4,10 +4,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 OBJECT_STORE_LEAST_BYTES = 256 * 2**20
 OBJECT_STORE_SHARE = 0.3  # of the machine's memory, at most
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @contextmanager
@@ -39,9 +42,22 @@ def ray_session(object_store_bytes: int, cpus: int | None = None) -> Iterator[in
 def _local(object_store_bytes: int, cpus: int | None) -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "num_cpus": cpus or max(len(os.sched_getaffinity(0)), 2),  # one alone could starve Ray Data
+        "num_cpus": cpus or max(usable_cpus(), 2),  # one alone could starve Ray Data
         "include_dashboard": False,
         "object_store_memory": int(
             min(max(object_store_bytes, OBJECT_STORE_LEAST_BYTES), memory * OBJECT_STORE_SHARE)
         ),
     }
+
+
+def usable_cpus(quota_file: Path = _CPU_QUOTA) -> int:
+    """CPUs that this process may use: those it may run on, within a container's limit.
+
+    Ray starts a process for each, so a small container on a big machine must not count all.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = quota_file.read_text().split()
+        return min(cpus, ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
+        return cpus

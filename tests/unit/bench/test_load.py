@@ -115,6 +115,14 @@ async def test_a_client_whose_connection_is_closed_counts_an_error_and_connects_
     assert server.connections == 2 and len(server.requests) > 4
 
 
+async def test_an_answer_that_announces_the_connection_s_end_is_no_error() -> None:
+    last = http(b"{}").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    async with serving(lambda n: (last if n == 3 else http(b"{}"), 0.001)) as (server, plan):
+        sample = await run(plan)
+    assert sample.errors == 0
+    assert server.connections == 2 and len(server.requests) > 4
+
+
 async def test_a_refused_connection_is_an_error_in_both_loops() -> None:
     async with serving(lambda n: (http(b"{}"), 0.0)) as (_, plan):
         pass

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from bench.commands import _clients
 from bench.load import Sample
+from bench.ramp_commands import clients_of
 from bench.serve import http_request, machine, median_figures, zipf_order
 from training.errors import UserError
 
@@ -50,5 +50,5 @@ def test_the_machine_is_described():
 @pytest.mark.parametrize("text", ["", "0", "1,,2", "many", "4,-1"])
 def test_clients_that_are_no_list_of_numbers_are_refused(text):
     with pytest.raises(UserError, match="--clients"):
-        _clients(text)
-    assert _clients("1,16") == (1, 16)
+        clients_of(text)
+    assert clients_of("1,16") == (1, 16)

@@ -1,0 +1,62 @@
+{{/* Names, labels and the image. */}}
+
+{{- define "marquee.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that never change: pod templates and selectors carry only these, because a changed
+label of a Ray pod makes the operator build a second cluster. Call with (list $ "component"). */}}
+{{- define "marquee.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: marquee
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+{{- with index . 1 }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "marquee.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "marquee.selectorLabels" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "marquee.image" -}}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- define "marquee.redisImage" -}}
+{{- with .Values.redis.image.repository -}}
+{{- printf "%s:%s" . (required "redis.image.tag is needed beside redis.image.repository" $.Values.redis.image.tag) -}}
+{{- else -}}
+{{- include "marquee.image" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "marquee.authSecret" -}}
+{{- .Values.auth.existingSecret | default (printf "%s-auth" (include "marquee.fullname" .)) -}}
+{{- end -}}
+
+{{- define "marquee.serviceAccount" -}}
+{{- include "marquee.fullname" . -}}
+{{- end -}}
+
+{{/* Claim with the bundles, when they are on a volume. */}}
+{{- define "marquee.storeClaim" -}}
+{{- .Values.store.volume.existingClaim | default (printf "%s-store" (include "marquee.fullname" .)) -}}
+{{- end -}}
+
+{{- define "marquee.serveHost" -}}
+{{- printf "%s-serve-svc" (include "marquee.fullname" .) -}}
+{{- end -}}

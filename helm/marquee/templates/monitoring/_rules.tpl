@@ -1,0 +1,63 @@
+{{/* Alerts. docs/operations.md says of each what it means and what to do. */}}
+{{- define "marquee.rules" -}}
+{{- $limits := .Values.monitoring.alerts -}}
+groups:
+  - name: marquee
+    rules:
+      - alert: MarqueeErrors
+        expr: (sum(rate(marquee_requests_total{status=~"5.."}[5m])) or vector(0)) / sum(rate(marquee_requests_total[5m])) > {{ $limits.errorShare }}
+        for: 5m
+        labels: {severity: critical}
+        annotations:
+          summary: More than {{ mulf $limits.errorShare 100 }}% of requests fail.
+      - alert: MarqueeSlow
+        expr: histogram_quantile(0.99, sum by (le) (rate(marquee_request_seconds_bucket{route="/recommend"}[5m]))) > {{ $limits.p99S }}
+        for: 10m
+        labels: {severity: warning}
+        annotations:
+          summary: P99 of /recommend is above {{ $limits.p99S }} s.
+      - alert: MarqueeDegraded
+        expr: sum by (dependency) (rate(marquee_degraded_total[5m])) / on () group_left () sum(rate(marquee_batch_size_count[5m])) > {{ $limits.degradedShare }}
+        for: 5m
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "Answers do without {{ $labels.dependency }}." | quote }}
+      - alert: MarqueeNoVersion
+        expr: absent(marquee_model_version == 1)
+        for: 10m
+        labels: {severity: critical}
+        annotations:
+          summary: No replica serves a version.
+      - alert: MarqueeVersionsDiffer
+        expr: count(count by (version) (marquee_model_version == 1)) > 1
+        for: 5m
+        labels: {severity: warning}
+        annotations:
+          summary: Replicas have served different versions for 5 minutes.
+      {{- if gt (float64 $limits.cacheHitShare) 0.0 }}
+      - alert: MarqueeCacheMisses
+        expr: sum(rate(marquee_cache_lookups_total{result="hit"}[15m])) / sum(rate(marquee_cache_lookups_total[15m])) < {{ $limits.cacheHitShare }}
+        for: 30m
+        labels: {severity: warning}
+        annotations:
+          summary: Fewer than {{ mulf $limits.cacheHitShare 100 }}% of slates come from the cache.
+      {{- end }}
+      - alert: MarqueeReplicasWanted
+        expr: sum by (deployment) (ray_serve_autoscaling_desired_replicas) > sum by (deployment) (ray_serve_autoscaling_target_replicas)
+        for: 10m
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "{{ $labels.deployment }} wants more replicas than it may have." | quote }}
+      - alert: MarqueeRayNodeMemory
+        expr: ray_node_mem_used / ray_node_mem_total > 0.9
+        for: 10m
+        labels: {severity: warning}
+        annotations:
+          summary: A Ray node has used more than 90% of its memory.
+      - alert: MarqueeTrainingFailed
+        expr: sum by (job_name) (kube_job_status_failed{job_name=~".*-(nightly|bootstrap)-.*"}) > 0
+        for: 1m
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "The training job {{ $labels.job_name }} failed." | quote }}
+{{- end -}}

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Builds the image and serves from it, without Docker and without a registry: a Debian root with its
+# Python stands in for the base image, buildah builds, containerd runs. Says what it skipped.
+# Everything is kept under WORK and removed, but for the image itself when KEEP=1.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+BASE=docker.io/library/python:3.11-slim-bookworm
+IMAGE=docker.io/library/${IMAGE:-marquee:0.1.0}
+WORK=${WORK:-$(mktemp -d /var/tmp/marquee-image.XXXXXX)}
+PORT=${PORT:-18573}
+buildah=(buildah --storage-driver=vfs --root "$WORK/storage" --runroot "$WORK/run")
+ctr=(ctr --address "$WORK/containerd.sock" --namespace marquee)
+containerd_pid=
+
+skip() {
+  echo "image-check: skipped $1: $2"
+  exit 0
+}
+
+clean() {
+  if [ -n "$containerd_pid" ]; then
+    "${ctr[@]}" tasks kill --signal KILL check 2>/dev/null || true
+    sleep 1
+    "${ctr[@]}" containers delete check 2>/dev/null || true
+    kill "$containerd_pid" 2>/dev/null || true
+    wait "$containerd_pid" 2>/dev/null || true
+  fi
+  [ "${KEEP:-0}" = 1 ] || rm -rf "$WORK" 2>/dev/null || true
+}
+trap clean EXIT
+
+[ "$(id -u)" = 0 ] || skip everything "needs root"
+for tool in buildah debootstrap; do
+  command -v "$tool" >/dev/null || skip everything "$tool is not installed"
+done
+
+# Where this machine's pip finds packages: its settings as one file, and the local paths they name.
+mkdir -p "$WORK"
+{
+  echo "[global]"
+  python3 -m pip config list 2>/dev/null |
+    sed -nE "s/^[^.]*\.([a-z-]+)='(.*)'$/\1 = \2/p" | awk '!seen[$1]++'
+} >"$WORK/pip.conf"
+mounts=(--volume "$WORK/pip.conf:/etc/pip.conf:ro")
+for path in /etc/ssl/certs $(grep -oE "(file://)?/[A-Za-z0-9._/-]+" "$WORK/pip.conf" |
+  sed -E 's,^file://(.*)/[^/]+$,\1,' | sort -u); do # an index's files lie beside its pages
+  [ ! -e "$path" ] || mounts+=(--volume "$path:$path:ro")
+done
+
+base_image() {
+  echo "image-check: a Debian root for $BASE"
+  debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
+    bookworm "$WORK/root" "${MIRROR:-http://deb.debian.org/debian}" >"$WORK/debootstrap.log"
+  rm -rf "$WORK"/root/var/cache/apt/archives/*.deb
+  local container
+  container=$("${buildah[@]}" from scratch)
+  "${buildah[@]}" add --quiet "$container" "$WORK/root" / >/dev/null
+  "${buildah[@]}" commit --quiet --rm "$container" "$BASE" >/dev/null
+  rm -rf "$WORK/root"
+}
+
+build() {
+  echo "image-check: building $IMAGE"
+  "${buildah[@]}" bud --isolation=chroot --pull-never --network=host "${mounts[@]}" \
+    --build-arg "TORCH_INDEX_URL=${TORCH_INDEX_URL:-}" --tag "$IMAGE" . >"$WORK/build.log" 2>&1 || {
+    tail -n 40 "$WORK/build.log"
+    exit 1
+  }
+  local mounted
+  mounted=$("${buildah[@]}" mount "$("${buildah[@]}" from --pull-never "$IMAGE")")
+  echo "image-check: $(du -sm --exclude=proc "$mounted" | cut -f1) MiB unpacked;" \
+    "compilers and package tools in it: $(cd "$mounted" &&
+      find usr/bin opt/venv/bin -name 'gcc*' -o -name 'pip*' -o -name 'make' | tr '\n' ' ')"
+  "${buildah[@]}" rm --all >/dev/null
+}
+
+serve() {
+  command -v containerd >/dev/null || skip "running it" "containerd is not installed"
+  "${buildah[@]}" push --quiet "$IMAGE" "oci-archive:$WORK/image.tar:$IMAGE"
+  containerd --root "$WORK/containerd" --state "$WORK/containerd-run" \
+    --address "$WORK/containerd.sock" --log-level error >"$WORK/containerd.log" 2>&1 &
+  containerd_pid=$!
+  for _ in $(seq 50); do "${ctr[@]}" version >/dev/null 2>&1 && break || sleep 0.2; done
+  "${ctr[@]}" images import --snapshotter native "$WORK/image.tar" >/dev/null
+  rm "$WORK/image.tar"
+  local script="marquee retrain --work /tmp/work --users 300 --items 300 --events 15000 --epochs 1 \
+    --only-if-empty && exec marquee serve --store /tmp/store --port $PORT"
+  "${ctr[@]}" run --detach --net-host --snapshotter native --read-only --user 1000:1000 \
+    --mount type=tmpfs,dst=/tmp,options=mode=1777 \
+    --mount type=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
+    --env MARQUEE_STORE=/tmp/store --env RAY_AUTH_MODE=disabled --env HOME=/tmp \
+    --env MLFLOW_TRACKING_URI=sqlite:////tmp/mlflow.db --cwd /app \
+    --log-uri "file://$WORK/serve.log" "$IMAGE" check bash -c "$script"
+  for _ in $(seq 300); do
+    curl -fs -o /dev/null "http://127.0.0.1:$PORT/ready" && break
+    sleep 1
+  done
+  curl -fsS "http://127.0.0.1:$PORT/recommend" -d '{"user_id": 1, "num_recommendations": 3}' || {
+    tail -n 40 "$WORK/serve.log"
+    exit 1
+  }
+  echo
+  echo "image-check: read-only root, user 1000, served"
+}
+
+"${buildah[@]}" inspect --type image "$BASE" >/dev/null 2>&1 || base_image
+build
+serve
