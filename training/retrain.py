@@ -106,8 +106,8 @@ def ndcg(metrics: dict[str, Any], model: str) -> float | None:
 
 
 def _prepare(plan: Plan, report: Report) -> None:
+    from training.data.movielens import detect
     from training.data.prepare import prepare
-    from training.data.sources import detect
     from training.data.synthetic import write_synthetic
 
     raw = plan.raw
@@ -121,7 +121,7 @@ def _prepare(plan: Plan, report: Report) -> None:
     report("Preparing")
     data = plan.work / "data"
     shutil.rmtree(data, ignore_errors=True)
-    prepare(detect(raw), data, max_rejects=0.01, report=report)
+    prepare(detect(str(raw)), data, max_rejects=0.01, report=report)
 
 
 def _evaluate(run: Path) -> dict[str, Any]:
