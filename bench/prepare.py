@@ -114,8 +114,10 @@ class _Peak:
         self._watcher.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(SAMPLE_S):
+        ended = False
+        while not ended:
             self._bytes = max(self._bytes, sum(map(_pss_bytes, _descendants(self._pid))))
+            ended = self._ended.wait(SAMPLE_S)
 
 
 def _descendants(pid: int) -> list[int]:

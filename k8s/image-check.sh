@@ -48,10 +48,16 @@ for path in /etc/ssl/certs $(grep -oE "(file://)?/[A-Za-z0-9._/-]+" "$WORK/pip.c
   [ ! -e "$path" ] || mounts+=(--volume "$path:$path:ro")
 done
 
+# The mirror that this machine's own packages come from.
+apt_mirror() {
+  cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
+    grep -v '^ *#' | grep -oE 'https?://[^ ]+' | head -n 1
+}
+
 base_image() {
   echo "image-check: a Debian root for $BASE"
   debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
-    bookworm "$WORK/root" "${MIRROR:-http://deb.debian.org/debian}" >"$WORK/debootstrap.log"
+    bookworm "$WORK/root" "${MIRROR:-$(apt_mirror)}" >"$WORK/debootstrap.log"
   rm -rf "$WORK"/root/var/cache/apt/archives/*.deb
   local container
   container=$("${buildah[@]}" from scratch)

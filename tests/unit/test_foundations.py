@@ -20,7 +20,7 @@ REQUIREMENTS = [
     Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
 ]
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = re.findall(r"^\.PHONY: (\w+)$", MAKEFILE, re.MULTILINE)
+TARGETS = re.findall(r"^\.PHONY: ([\w-]+)$", MAKEFILE, re.MULTILINE)
 # Written in pieces, so that this file does not name them either.
 REGISTRY_HOSTS = (
     "py" + "pi.org", "python" + "hosted.org", "npm" + "js.org", "deb." + "debian.org",
@@ -79,13 +79,13 @@ def test_no_large_file_is_under_version_control():
 
 
 def test_every_make_target_has_a_line_of_help():
-    helped = re.findall(r"^(\w+):.*## .+$", MAKEFILE, re.MULTILINE)
+    helped = re.findall(r"^([\w-]+):.*## .+$", MAKEFILE, re.MULTILINE)
     assert sorted(helped) == sorted(TARGETS)
 
 
 @pytest.mark.parametrize("name", [".ci/run", ".github/workflows/ci.yml", "README.md"])
 def test_make_targets_that_are_named_exist(name):
-    named = set(re.findall(r"(?:`|^|run: )make ([a-z]+)", read(ROOT / name), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^|run: )make ([a-z][\w-]*)", read(ROOT / name), re.MULTILINE))
     assert named and named <= set(TARGETS)
 
 
