@@ -107,16 +107,6 @@ def prepare(
     Console().print(table)
 
 
-def _clients(text: str) -> tuple[int, ...]:
-    try:
-        clients = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        clients = ()
-    if not clients or min(clients) < 1:
-        raise UserError(f"--clients {text!r} is not a list of numbers such as 1,16,64")
-    return clients
-
-
 def _print(figures: dict[str, Any]) -> None:
     table = Table("load", "mode", "req/s", "p50 ms", "p95 ms", "p99 ms", "errors", "of empty")
     for mode, by_clients in figures["closed"].items():

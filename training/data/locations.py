@@ -4,6 +4,8 @@ S3 is reached as the bundle store reaches it: the endpoint from AWS_ENDPOINT_URL
 the usual AWS places.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -56,29 +58,22 @@ def list_files(directory: str) -> list[str]:
 def open_file(address: str) -> pa.NativeFile:
     """The file, for reading anywhere in it; UserError when it cannot be opened."""
     filesystem, path = locate(address)
-    try:
+    with _readable(address):
         return filesystem.open_input_file(path)
-    except OSError as error:
-        raise UserError(f"{address} cannot be read: {reason(error)}") from error
 
 
 def open_stream(address: str, compression: str | None = None) -> pa.NativeFile:
     """The file's (decompressed) bytes from the first to the last."""
     filesystem, path = locate(address)
-    try:
+    with _readable(address):
         return filesystem.open_input_stream(path, compression=compression)
-    except OSError as error:
-        raise UserError(f"{address} cannot be read: {reason(error)}") from error
 
 
 def read_bytes(address: str) -> bytes:
     """The whole file; one whose name ends in .gz is decompressed."""
     compression = "gzip" if address.endswith(".gz") else None
-    try:
-        with open_stream(address, compression) as stream:
-            return bytes(stream.read())
-    except OSError as error:
-        raise UserError(f"{address} cannot be read: {reason(error)}") from error
+    with _readable(address), open_stream(address, compression) as stream:
+        return bytes(stream.read())
 
 
 def join(directory: str, name: str) -> str:
@@ -89,6 +84,14 @@ def reason(error: Exception) -> str:
     """What an error says, in one line."""
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
     return text.splitlines()[0][:300]
+
+
+@contextmanager
+def _readable(address: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{address} cannot be read: {reason(error)}") from error
 
 
 def _info(address: str) -> pafs.FileInfo:
