@@ -32,7 +32,7 @@ class Coalescer(Generic[T, R]):
         max_wait_s: float = math.inf,
     ) -> None:
         """handle: must return one result per item; what it raises, every item's caller gets."""
-        self._admission = Admission(max_wait_s)
+        self._admission = Admission(max_wait_s, max_batch)
         self._handle = handle
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
@@ -68,11 +68,12 @@ class Coalescer(Generic[T, R]):
     def _refuse_the_late(self) -> None:
         late = 0
         for _, future, entered in self._waiting:
-            if not self._admission.is_late(entered):
+            left = len(self._waiting) - late
+            if not self._admission.is_late(entered, left):
                 break
             late += 1
             if not future.done():
-                future.set_exception(self._admission.refusal(len(self._waiting) - late))
+                future.set_exception(self._admission.refusal(left))
         del self._waiting[:late]
 
     def _fair_share(self) -> int:

@@ -133,12 +133,12 @@ class LocalService:
         return server.url
 
     def _start_ray(self) -> None:
-        # Read by Ray's processes as they start, so they must be set before any of them.
-        os.environ.update(self._serve_environment())
         import ray
 
         if ray.is_initialized():
             return
+        # Read by Ray's processes as they start, so they must be set before any of them.
+        os.environ.update(self.serve_environment())
         ray.init(
             address="local",
             num_cpus=max(2, os.cpu_count() or 2),
@@ -149,7 +149,8 @@ class LocalService:
         )
         self._stack.callback(ray.shutdown)
 
-    def _serve_environment(self) -> dict[str, str]:
+    def serve_environment(self) -> dict[str, str]:
+        """What Ray's processes must find in their environment. A Ray that runs already has it."""
         environment = {"RAY_AUTH_MODE": "disabled", "RAY_SERVE_LOG_TO_STDERR": "0"}
         if not self._accelerated:
             return environment

@@ -59,12 +59,17 @@ class Settings(BaseSettings):
     stage_timeout_ms: int = Field(
         1000, gt=0, description="Longest wait for one stage before doing without, milliseconds."
     )
+    replicas: int = Field(
+        1,
+        gt=0,
+        description="Replicas of each deployment, where Serve's config says nothing else.",
+    )
     max_batch: int = Field(64, gt=0, description="Most requests that walk the graph together.")
     batches_in_flight: int = Field(
         2, gt=0, description="Batches that one ingress replica has in the graph at once."
     )
     max_wait_ms: int = Field(
-        400,
+        500,
         gt=0,
         description="Longest wait for a batch, milliseconds; who would wait longer gets 429.",
     )

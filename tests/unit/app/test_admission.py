@@ -18,7 +18,7 @@ class Clock:
 
 def a_busy_queue(clock):
     """A queue from which ten requests a second come out."""
-    admission = Admission(1.0, clock)
+    admission = Admission(1.0, 8, clock)
     admission.finished(5, waiting=3)
     clock.now += 0.5
     admission.finished(5, waiting=3)
@@ -59,13 +59,29 @@ async def test_who_waited_too_long_is_refused_when_the_batch_before_ends():
         await go.wait()
         return items
 
-    coalescer = Coalescer(handle, max_batch=10, max_in_flight=1, max_wait_s=0.01)
+    coalescer = Coalescer(handle, max_batch=1, max_in_flight=1, max_wait_s=0.01)
     served = asyncio.create_task(coalescer.submit(1))
     await asyncio.sleep(0)
-    late = [asyncio.create_task(coalescer.submit(n)) for n in (2, 3)]
+    late, last = (asyncio.create_task(coalescer.submit(n)) for n in (2, 3))
     await asyncio.sleep(0.05)
     go.set()
     assert await served == 1
-    for outcome in await asyncio.gather(*late, return_exceptions=True):
-        assert isinstance(outcome, Overloaded)
-    assert await coalescer.submit(4) == 4
+    with pytest.raises(Overloaded):
+        await late
+    assert await last == 3  # the next batch has room for it
+
+
+async def test_nobody_is_refused_after_a_batch_that_hung_when_all_fit_into_the_next():
+    go = asyncio.Event()
+
+    async def handle(items):
+        await go.wait()
+        return items
+
+    coalescer = Coalescer(handle, max_batch=10, max_in_flight=1, max_wait_s=0.01)
+    calls = [asyncio.create_task(coalescer.submit(0))]
+    await asyncio.sleep(0)
+    calls += [asyncio.create_task(coalescer.submit(n)) for n in range(1, 11)]
+    await asyncio.sleep(0.05)
+    go.set()
+    assert await asyncio.gather(*calls) == list(range(11))
