@@ -163,6 +163,8 @@ class LocalService:
             "RAY_SERVE_HAPROXY_NBTHREAD": str(os.cpu_count() or 1),
             # A client that says nothing for so long is gone; the default is an hour.
             "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
+            # A request that a dying replica left unanswered goes to another one (ADR 27).
+            "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
             # How often a replica is looked at: a dead one must not be missed for the default 5 s.
             "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "500ms",
             # Time for load balancers to notice that a replica leaves; here there is none.

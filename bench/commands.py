@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     bench.command("serve")(serve)
     bench.command("prepare")(prepare)
     bench.command("faults")(fault_commands.faults)
+    bench.command("load")(fault_commands.load)
     bench.command("ramp")(ramp_commands.ramp)
     bench.command("autoscale")(ramp_commands.autoscale)
     app.add_typer(bench, name="bench")

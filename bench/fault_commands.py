@@ -1,10 +1,11 @@
-"""`marquee bench faults`."""
+"""`marquee bench faults` and `marquee bench load`."""
 
 from __future__ import annotations
 
 import json
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -56,6 +57,49 @@ def faults(
     else:
         _print(figures["faults"])
     raise typer.Exit(0 if figures["held"] else 1)
+
+
+def load(
+    scenario: Annotated[
+        str, typer.Option(help="normal, peak, stress or autoscale: docs/load-test.md.")
+    ] = "normal",
+    store: Annotated[
+        str, typer.Option(help="Directory with published bundles.")
+    ] = ".marquee/demo/store",
+    duration_s: Annotated[
+        float | None, typer.Option(min=5, help="Instead of the scenario's own, seconds.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw rate and latency into this file (svg, png).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Run a load test with Locust against the service, which is started and ended for it.
+
+    Example: marquee bench load --scenario peak --plot peak.svg
+    """
+    from bench.load_scenarios import SCENARIOS
+    from bench.load_test import draw, load_test
+
+    if scenario not in SCENARIOS:
+        raise UserError(f"--scenario {scenario!r}: there are {', '.join(SCENARIOS)}")
+    _production(store)
+    with (
+        processes.ending_with_this_process(),
+        redirect_stdout(sys.stderr),
+        console.status("") as status,
+    ):
+        figures = load_test(store, scenario, duration_s, status.update)
+    if plot is not None:
+        draw(figures, plot)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    names = ("requests", "failures", "per_s", "p50_ms", "p95_ms", "p99_ms")
+    table = Table("", *names)
+    for kind in ("slate", "feedback"):
+        table.add_row(kind, *(str(figures[kind][name]) for name in names))
+    Console().print(table)
 
 
 def _production(store: str) -> Any:

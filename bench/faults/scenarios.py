@@ -51,8 +51,10 @@ Hurt = Callable[[Scene], Awaitable[Span]]
 
 async def kill_valkey(scene: Scene) -> Span:
     """kill -9 both Valkeys; the service starts them again."""
-    kill([scene.served.valkey("state"), scene.served.valkey("cache")])
-    return _now()
+    victims = [scene.served.valkey("state"), scene.served.valkey("cache")]
+    span = _now()
+    kill(victims)
+    return span
 
 
 async def pause_valkey(scene: Scene) -> Span:
@@ -98,8 +100,10 @@ def kill_replica(deployment: str, *, deadly: bool = False) -> Hurt:
     """kill -9 the first of a deployment's replicas. deadly: requests under way on it are lost."""
 
     async def hurt(scene: Scene) -> Span:
-        kill(scene.served.replica(deployment)[:1])
-        return _now(deadly=deadly)
+        victims = scene.served.replica(deployment)[:1]
+        span = _now(deadly=deadly)
+        kill(victims)
+        return span
 
     hurt.__doc__ = f"kill -9 a replica of {deployment}."
     return hurt
@@ -108,8 +112,10 @@ def kill_replica(deployment: str, *, deadly: bool = False) -> Hurt:
 async def kill_node(scene: Scene) -> Span:
     """kill -9 the second node of two: its raylet and every process below it."""
     (raylet,) = (pid for pid in scene.served.named("raylet/raylet") if WORKER in command_line(pid))
-    kill([*descendants(raylet), raylet])
-    return _now(deadly=True)
+    victims = [*descendants(raylet), raylet]
+    span = _now(deadly=True)
+    kill(victims)
+    return span
 
 
 async def promote_damaged(scene: Scene) -> Span:

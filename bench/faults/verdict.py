@@ -13,6 +13,8 @@ from bench.load import percentile
 
 MAX_ERROR_SHARE = 0.001
 MAX_RECOVERY_S = 10.0
+# So long the kernel may take to close a killed process's connections.
+_DYING_S = 0.2
 # An answer that took longer is not one that a recovered service gives.
 _SLOW_S = 1.0
 
@@ -93,7 +95,9 @@ def judge(log: Log, span: Span, truth: Truth, lost: Sequence[Answer]) -> Verdict
 
 
 def _under_way(answer: Answer, span: Span) -> bool:
-    return answer.sent_at <= span.hurt_at <= answer.sent_at + answer.took_s
+    return (
+        answer.sent_at <= span.hurt_at + _DYING_S and answer.sent_at + answer.took_s >= span.hurt_at
+    )
 
 
 def _recovery_s(answers: Iterable[Answer], span: Span) -> float:
