@@ -23,8 +23,8 @@ console = Console(stderr=True)
 EXPORT_HELP = """Copy acknowledged feedback from the event stream to Parquet files by day.
 
 LOG is a directory or s3://bucket/prefix. What is there already is not copied again, so the
-command can be run as often as one likes; --follow runs it again and again. `marquee prepare
---append LOG DATA` and `marquee retrain --log LOG` learn from it.
+command can be run as often as one likes; --follow runs it again and again. To learn from LOG,
+append it with `prepare` or name it to `retrain`.
 
 Examples:
 

@@ -32,7 +32,7 @@ Examples:
 - `marquee prepare plays.csv data/ --user listener --item song --time played_at`
 - `marquee prepare s3://logs/plays/ data/ --user listener --item song --items songs.parquet`
 - `marquee prepare --append monday.csv data/ --user listener --item song --time played_at`
-- `marquee prepare --append log/ data/` (what `marquee events export --log log/` wrote)
+- `marquee prepare --append log/ data/`
 """
 SYNTH_HELP = """Write a MovieLens-shaped data set with planted taste, or one of a given size.
 
