@@ -64,7 +64,9 @@ def test_every_pod_of_our_image_can_write_tmp(rendered):
         if container["image"].startswith(("marquee:", "registry.example.com/marquee:")):
             paths = {mount["mountPath"] for mount in container.get("volumeMounts", [])}
             name = container["name"]
-            needs_none = name == "redis" or name.startswith(("wait-for-redis", "wait-for-ml", "take-"))
+            needs_none = name == "redis" or name.startswith(
+                ("wait-for-redis", "wait-for-ml", "take-")
+            )
             assert needs_none or "/tmp" in paths, where
 
 

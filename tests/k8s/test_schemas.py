@@ -143,7 +143,9 @@ def test_serve_config_names_exactly_the_deployments_that_the_code_builds(rendere
     variables = {e["name"]: e.get("value") for e in env["template"]["spec"]["containers"][0]["env"]}
     settings = Settings(store="/store", topology=variables["MARQUEE_TOPOLOGY"])
     named = [d["name"] for d in serve_config(rendered)["applications"][0]["deployments"]]
-    assert sorted(named) == sorted(deployment.name for deployment in deployments_of(build(settings)))
+    assert sorted(named) == sorted(
+        deployment.name for deployment in deployments_of(build(settings))
+    )
 
 
 def test_each_stage_scales_to_its_own_target_within_seconds(all_rendered):
