@@ -95,7 +95,7 @@ serve() {
   rm "$WORK/image.tar"
   local script="marquee retrain --work /tmp/work --users 300 --items 300 --events 15000 --epochs 1 \
     --only-if-empty && exec marquee serve --store /tmp/store --port $PORT"
-  "${ctr[@]}" run --detach --net-host --snapshotter native --read-only --user 1000:1000 \
+  "${ctr[@]}" run --detach --net-host --snapshotter native --read-only \
     --mount type=tmpfs,dst=/tmp,options=mode=1777 \
     --mount type=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
     --env MARQUEE_STORE=/tmp/store --env RAY_AUTH_MODE=disabled --env HOME=/tmp \
