@@ -21,7 +21,7 @@ from training.data.output import staged_directory
 from training.data.splits import TEST, TRAIN, VALIDATION, Split
 from training.metrics import Interval, hit_matrix, summarise
 from training.model.ranking import CatalogueInputs, ranker_features
-from training.model.two_tower import UserTower
+from training.model.transformer import load_tower
 
 _SCORES_AT_ONCE = 8_000_000  # elements of the score matrix held in memory
 DUMP_MARKER = "recommendations.parquet"
@@ -67,13 +67,13 @@ class TowerScorer:
 
     def __init__(self, model_dir: Path, known: Known) -> None:
         """model_dir: what `UserTower.save` wrote."""
-        self._tower = UserTower.load(model_dir)
+        self._tower = load_tower(model_dir)
         self._item_vectors = self._tower.item_vectors.numpy()
         self._known = known
 
     def __call__(self, users: np.ndarray) -> np.ndarray:
         """Scores float32 [b, I] of user_idx int [b]."""
-        vectors = self._tower.encode_ragged(*self._known.histories(users))
+        vectors = self._tower.encode_ragged(*self._known.histories(users), users)
         return vectors @ self._item_vectors.T
 
 
