@@ -166,6 +166,7 @@ def _metrics(run: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     metrics: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    metrics.pop("slices", None)  # ten times the rest, and nobody who serves asks
     return metrics
 
 

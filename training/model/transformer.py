@@ -168,7 +168,8 @@ class _Block(nn.Module):
 
     def _split(self, vectors: Tensor) -> Tensor:
         """[B, L, C] as [B, H, L, C / H]."""
-        return vectors.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        batch, length, width = vectors.shape
+        return vectors.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
     def _bias(self, age: Tensor) -> Tensor:
         """Added to the scores, [b, H, t, L], of ages [b, 1, t, L]; -inf for what comes later."""
