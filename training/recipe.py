@@ -92,9 +92,6 @@ class Recipe(BaseModel):
     candidates: int = Field(
         200, ge=100, description="items the tower hands to the ranker for each user"
     )
-    ranker: Literal["lambdamart", "xgboost", "dcn", "none"] = Field(
-        "lambdamart", description="the second stage's model, kept only where it gains"
-    )
     ranker_trees: int = Field(60, ge=1, le=200, description="trees of the ranker")
     ranker_leaves: int = Field(15, ge=2, le=31, description="leaves of each tree")
     ranker_learning_rate: float = Field(0.05, gt=0, description="shrinkage of each tree")

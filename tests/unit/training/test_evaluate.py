@@ -90,7 +90,7 @@ def test_every_user_with_held_out_events_is_judged_under_every_protocol(protocol
     result = evaluated(protocol)
     held_out = result.split.fold == TEST
     assert np.array_equal(result.users, np.unique(result.dataset.user[held_out]))
-    assert {name.split("@")[1] for name in result.metrics["ease"]} == {"5", "10", "20"}
+    assert {name.split("@")[1] for name in result.metrics["ease"]} == {"5", "10", "20", "50", "100"}
 
 
 def test_the_document_names_its_split_and_holds_an_interval_for_every_metric():
