@@ -30,7 +30,6 @@ _PARTITION = 0
 _NOTHING = "0-0"
 # Far below what the client keeps in memory before it refuses more.
 _IN_FLIGHT = 10_000
-_NOT_MADE_YET = (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
 class KafkaEventStream:
@@ -45,16 +44,23 @@ class KafkaEventStream:
         config: Mapping[str, str] | None = None,
     ) -> None:
         """servers: host:port,... to begin with. config: more of librdkafka's settings, such as
-        those of TLS and SASL. Opens no connection yet. KafkaException for a setting unknown to it.
+        those of TLS and SASL. Opens no connection yet. ValueError for a setting that it refuses.
         """
         self._topic = topic
         self._timeout_s = timeout_s
         # What goes wrong is raised; the client would print it as well.
         self._config = {"log_level": "0", **(config or {}), "bootstrap.servers": servers}
-        self._producer = self._new_producer()
-        self._consumer = Consumer(
-            self._config | {"group.id": f"{topic}-copy", "enable.auto.commit": "false"}
-        )
+        copying = {
+            "group.id": f"{topic}-copy",
+            "enable.auto.commit": "false",
+            # Only what is there is asked for: nothing is gained by waiting for more.
+            "fetch.wait.max.ms": "1",
+        }
+        try:
+            self._producer = self._new_producer()
+            self._consumer = Consumer(self._config | copying)
+        except KafkaException as error:
+            raise ValueError(error.args[0].str()) from error
 
     async def read(self, after: str, limit: int) -> list[StreamEntry]:
         """See the port."""
@@ -115,14 +121,13 @@ class KafkaEventStream:
 
     def _bounds(self) -> tuple[int, int]:
         """The first offset and the one behind the last; equal when there are no entries."""
-        try:
-            bounds: tuple[int, int] = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, _PARTITION), timeout=self._timeout_s
-            )
-        except KafkaException as error:
-            if error.args[0].code() in _NOT_MADE_YET:
-                return 0, 0
-            raise
+        # Asked for by name: what the client remembers of a topic that was not there yet is old.
+        described = self._consumer.list_topics(self._topic, timeout=self._timeout_s)
+        if _PARTITION not in described.topics[self._topic].partitions:
+            return 0, 0
+        bounds: tuple[int, int] = self._consumer.get_watermark_offsets(
+            TopicPartition(self._topic, _PARTITION), timeout=self._timeout_s
+        )
         return bounds
 
     def _order_at(self, offset: int) -> tuple[int, int]:
@@ -181,10 +186,12 @@ def _packed(entry: StreamEntry) -> bytes:
 
 
 def _entry(message: Message) -> StreamEntry:
-    error = message.error()
+    error, value = message.error(), message.value()
     if error is not None:
         raise KafkaException(error)
-    fields = orjson.loads(message.value())
+    if value is None:
+        raise DependencyUnavailable(f"event stream: Kafka: offset {message.offset()} is no event")
+    fields = orjson.loads(value)
     event = Event(
         user_id=fields["user_id"],
         item_id=fields["item_id"],
