@@ -1,11 +1,13 @@
 """The stages as deployments: shells that load by version, hand over and return.
 
-Plain classes; `app.main` makes Serve deployments of them.
+Plain classes; `app.main` makes Serve deployments of them. A replica imports only what its own
+stage needs: torch and LightGBM each cost over a second and 100 MB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from app.adapters.indexes import open_index
 from app.adapters.store import bundle_store
@@ -13,14 +15,18 @@ from app.domain import Candidates, Float32s, Histories, SearchFilter
 from app.models import Versions
 from app.ports import VectorIndex
 from app.settings import Settings
-from app.stages.embed import TowerStage
-from app.stages.rerank import RankerStage
+
+if TYPE_CHECKING:
+    from app.stages.embed import TowerStage
+    from app.stages.rerank import RankerStage
 
 
 class Embed:
     """The user tower."""
 
     def __init__(self, settings: Settings) -> None:
+        from app.stages.embed import TowerStage
+
         self._versions: Versions[TowerStage] = Versions(bundle_store(settings).locate, TowerStage)
 
     async def prepare(self, version: str) -> None:
@@ -59,6 +65,8 @@ class Rank:
     """The second stage."""
 
     def __init__(self, settings: Settings) -> None:
+        from app.stages.rerank import RankerStage
+
         self._versions: Versions[RankerStage] = Versions(
             bundle_store(settings).locate,
             lambda bundle: RankerStage(bundle, depth=settings.rank_depth),
