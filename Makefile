@@ -116,6 +116,11 @@ lock: setup ## Write requirements.lock from what .venv holds
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
+.PHONY: rectools
+rectools: setup ## Put RecTools, which the lock cannot hold, in .rectools: a baseline to measure against
+	$(BIN)/python -m pip install --no-deps --upgrade --target .rectools \
+		--requirement requirements.rectools.txt
+
 .PHONY: clean
 clean: ## Remove caches and the demo's output
 	rm -rf .marquee/demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis \

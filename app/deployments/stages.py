@@ -1,7 +1,12 @@
 """The stages as deployments: shells that load by version, hand over and return.
 
+<<<<<<< HEAD
 Plain classes; `app.main` makes Serve deployments of them. A replica imports only what its own
 stage needs: torch and LightGBM each cost over a second and 100 MB.
+=======
+Plain classes; `app.main` makes Serve deployments of them. Without settings they read those of their
+replica's environment.
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -24,9 +29,14 @@ if TYPE_CHECKING:
 class Embed:
     """The user tower."""
 
+<<<<<<< HEAD
     def __init__(self, settings: Settings) -> None:
         from app.stages.embed import TowerStage
 
+=======
+    def __init__(self, settings: Settings | None) -> None:
+        settings = settings or Settings()
+>>>>>>> main
         self._versions: Versions[TowerStage] = Versions(bundle_store(settings).locate, TowerStage)
 
     async def prepare(self, version: str) -> None:
@@ -41,7 +51,8 @@ class Embed:
 class Retrieve:
     """The vector index."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None) -> None:
+        settings = settings or Settings()
         self._versions: Versions[VectorIndex] = Versions(
             bundle_store(settings).locate, lambda bundle: open_index(settings, bundle)
         )
@@ -64,9 +75,14 @@ class Retrieve:
 class Rank:
     """The second stage."""
 
+<<<<<<< HEAD
     def __init__(self, settings: Settings) -> None:
         from app.stages.rerank import RankerStage
 
+=======
+    def __init__(self, settings: Settings | None) -> None:
+        settings = settings or Settings()
+>>>>>>> main
         self._versions: Versions[RankerStage] = Versions(
             bundle_store(settings).locate,
             lambda bundle: RankerStage(bundle, depth=settings.rank_depth),
