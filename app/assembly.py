@@ -58,6 +58,7 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         metrics=metrics,
         max_batch=settings.max_batch,
         batches_in_flight=settings.batches_in_flight,
+        max_wait_s=settings.max_wait_ms / 1000,
     )
     return Ingress(service, promotion)
 
