@@ -66,12 +66,8 @@ class Edge:
         self._direct = direct
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-<<<<<<< HEAD
-        self._access_log = logs.AccessLog() if access_log else None
-=======
         self._body_timeout_s = body_timeout_s
-        self._access_log = access_log
->>>>>>> main
+        self._access_log = logs.AccessLog() if access_log else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
