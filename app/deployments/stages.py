@@ -1,12 +1,8 @@
 """The stages as deployments: shells that load by version, hand over and return.
 
-<<<<<<< HEAD
-Plain classes; `app.main` makes Serve deployments of them. A replica imports only what its own
-stage needs: torch and LightGBM each cost over a second and 100 MB.
-=======
 Plain classes; `app.main` makes Serve deployments of them. Without settings they read those of their
-replica's environment.
->>>>>>> main
+replica's environment. A replica imports only what its own stage needs: torch and LightGBM cost
+over a second and 100 MB each.
 """
 
 from __future__ import annotations
@@ -29,14 +25,10 @@ if TYPE_CHECKING:
 class Embed:
     """The user tower."""
 
-<<<<<<< HEAD
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None) -> None:
         from app.stages.embed import TowerStage
 
-=======
-    def __init__(self, settings: Settings | None) -> None:
         settings = settings or Settings()
->>>>>>> main
         self._versions: Versions[TowerStage] = Versions(bundle_store(settings).locate, TowerStage)
 
     async def prepare(self, version: str) -> None:
@@ -75,14 +67,10 @@ class Retrieve:
 class Rank:
     """The second stage."""
 
-<<<<<<< HEAD
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None) -> None:
         from app.stages.rerank import RankerStage
 
-=======
-    def __init__(self, settings: Settings | None) -> None:
         settings = settings or Settings()
->>>>>>> main
         self._versions: Versions[RankerStage] = Versions(
             bundle_store(settings).locate,
             lambda bundle: RankerStage(bundle, depth=settings.rank_depth),
