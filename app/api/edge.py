@@ -67,7 +67,7 @@ class Edge:
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
-        self._access_log = access_log
+        self._access_log = logs.AccessLog() if access_log else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
@@ -111,10 +111,13 @@ class Edge:
         matched: Any = scope.get("route", "unmatched")
         route = str(getattr(matched, "path", matched))
         self._metrics.request(route, status, seconds)
-        if self._access_log:
-            latency_ms = round(seconds * 1000, 2)
-            _log.info(
-                "request", method=scope["method"], route=route, status=status, latency_ms=latency_ms
+        if self._access_log is not None:
+            self._access_log.note(
+                request_id=scope["call"].request_id,
+                method=scope["method"],
+                route=route,
+                status=status,
+                latency_ms=round(seconds * 1000, 2),
             )
 
     def _check_announced_size(self, headers: Mapping[bytes, bytes]) -> None:
