@@ -50,8 +50,8 @@ def is_vector(kind: pa.DataType) -> bool:
     """Whether a column's values are lists of numbers."""
     is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
     is_list = is_list or pa.types.is_large_list(kind)
-    return is_list and (
-        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    return bool(
+        is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
     )
 
 

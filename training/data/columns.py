@@ -75,7 +75,7 @@ def require_columns(wanted: Iterable[str], present: Iterable[str], where: object
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _cast(column: pa.Array, kind: pa.DataType, expected: str) -> pa.Array:
