@@ -108,9 +108,9 @@ def check_rejects(rejects: pa.Table, n_valid: int, max_share: float) -> None:
     hint = "mend the input or raise --max-rejects"
     if TIME_IN_FUTURE in reasons:
         hint = f"times must be unix seconds, not milliseconds; {hint}"
+    limit = f"more than {100 * max_share:g}%" if n_valid else "and none is left"
     raise UserError(
-        f"{n_rejected} of {total} events are rejected, more than {100 * max_share:g}%: "
-        f"{'; '.join(named)}. Instead: {hint}"
+        f"{n_rejected} of {total} events are rejected, {limit}: {'; '.join(named)}. Instead: {hint}"
     )
 
 
