@@ -1,4 +1,4 @@
-"""`marquee serve`."""
+"""`marquee serve`, and the commands that work on what it keeps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from app import event_commands, kafka_commands
+
 console = Console(stderr=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the serving commands to the root command."""
     app.command()(serve)
+    kafka_commands.register(event_commands.register(app))
 
 
 def serve(

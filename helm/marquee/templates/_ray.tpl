@@ -7,32 +7,30 @@ application, the workers run it. */}}
 {{ include "marquee.storeEnv" . }}
 - name: MARQUEE_TOPOLOGY
   value: {{ .Values.serve.topology }}
-- name: MARQUEE_CANDIDATES
-  value: {{ .Values.serve.settings.candidates | quote }}
-- name: MARQUEE_RANK_DEPTH
-  value: {{ .Values.serve.settings.rankDepth | quote }}
-- name: MARQUEE_STAGE_TIMEOUT_MS
-  value: {{ .Values.serve.settings.stageTimeoutMs | quote }}
-- name: MARQUEE_MAX_BATCH
-  value: {{ .Values.serve.settings.maxBatch | quote }}
-- name: MARQUEE_BATCHES_IN_FLIGHT
-  value: {{ .Values.serve.settings.batchesInFlight | quote }}
-- name: MARQUEE_CACHE_TTL_S
-  value: {{ .Values.serve.settings.cacheTtlS | quote }}
-- name: MARQUEE_POLL_S
-  value: {{ .Values.serve.settings.pollS | quote }}
-- name: MARQUEE_ACCESS_LOG
-  value: {{ .Values.serve.settings.accessLog | quote }}
+{{- range $name, $value := .Values.serve.settings }}
+- name: MARQUEE_{{ snakecase $name | upper }}
+  value: {{ include "marquee.plain" $value | quote }}
+{{- end }}
 {{ include "marquee.redisEnv" . }}
 {{ include "marquee.qdrantEnv" . }}
 {{ include "marquee.mlflowEnv" . }}
 {{- end -}}
 
 {{- define "marquee.redisEnv" -}}
-{{- $urls := dict "state" "REDIS_URL" "cache" "REDIS_CACHE_URL" -}}
-{{- range $role := tuple "state" "cache" }}
-{{- $redis := index $.Values.redis $role }}
-{{- $name := index $urls $role }}
+{{ include "marquee.stateEnv" . }}
+{{ include "marquee.redisUrl" (list . "cache" "REDIS_CACHE_URL") }}
+{{- end -}}
+
+{{- define "marquee.stateEnv" -}}
+{{ include "marquee.redisUrl" (list . "state" "REDIS_URL") }}
+{{- end -}}
+
+{{/* Call with (list $ role variable). */}}
+{{- define "marquee.redisUrl" -}}
+{{- $ := index . 0 -}}
+{{- $role := index . 1 -}}
+{{- $name := index . 2 -}}
+{{- $redis := index $.Values.redis $role -}}
 {{- if $redis.enabled }}
 - name: MARQUEE_{{ upper $role }}_PASSWORD
   valueFrom:
@@ -51,7 +49,6 @@ application, the workers run it. */}}
 - name: {{ $name }}
   value: {{ $redis.externalUrl | quote }}
 {{- end }}
-{{- end }}
 {{- end -}}
 
 {{- define "marquee.qdrantEnv" -}}
@@ -60,7 +57,7 @@ application, the workers run it. */}}
 - name: QDRANT_URL
   value: {{ .enabled | ternary (printf "http://%s-qdrant:6333" (include "marquee.fullname" $)) .externalUrl | quote }}
 - name: MARQUEE_QDRANT_TIMEOUT_MS
-  value: {{ .timeoutMs | quote }}
+  value: {{ include "marquee.plain" .timeoutMs | quote }}
 {{- if .enabled }}
 - name: QDRANT_API_KEY
   valueFrom:
@@ -91,17 +88,24 @@ application, the workers run it. */}}
 - name: RAY_SERVE_THROUGHPUT_OPTIMIZED
   value: {{ .Values.serve.haproxy.enabled | ternary "1" "0" | quote }}
 - name: RAY_SERVE_HAPROXY_NBTHREAD
-  value: {{ .Values.serve.haproxy.threads | quote }}
+  value: {{ include "marquee.plain" .Values.serve.haproxy.threads | quote }}
 - name: RAY_SERVE_HAPROXY_MAXCONN
-  value: {{ .Values.serve.haproxy.maxConnections | quote }}
+  value: {{ include "marquee.plain" .Values.serve.haproxy.maxConnections | quote }}
+{{/* As app/local.py has them: ADR 27, and a client that says nothing for half a minute is gone. */ -}}
+- name: RAY_SERVE_HAPROXY_RETRY_ON
+  value: conn-failure empty-response
+- name: RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S
+  value: "30"
+- name: RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER
+  value: 500ms
 - name: RAY_SERVE_LOG_TO_STDERR
   value: "1"
 - name: RAY_LOG_TO_STDERR
   value: {{ .Values.serve.logToStderr | ternary "1" "0" | quote }}
 - name: RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S
-  value: {{ .Values.serve.autoscaling.reportIntervalS | quote }}
+  value: {{ include "marquee.plain" .Values.serve.autoscaling.reportIntervalS | quote }}
 - name: RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S
-  value: {{ .Values.serve.autoscaling.reportIntervalS | quote }}
+  value: {{ include "marquee.plain" .Values.serve.autoscaling.reportIntervalS | quote }}
 {{- end -}}
 
 {{- define "marquee.rayMounts" -}}

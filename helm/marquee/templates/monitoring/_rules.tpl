@@ -22,6 +22,24 @@ groups:
         labels: {severity: warning}
         annotations:
           summary: {{ "Answers do without {{ $labels.dependency }}." | quote }}
+      - alert: MarqueeRedisDown
+        expr: sum by (dependency) (rate(marquee_degraded_total{dependency=~"user_state|cache"}[2m])) / on () group_left () sum(rate(marquee_batch_size_count[2m])) > 0.5
+        for: 1m
+        labels: {severity: critical}
+        annotations:
+          summary: {{ "The Redis for {{ $labels.dependency }} does not answer." | quote }}
+      - alert: MarqueeQdrantDown
+        expr: sum by (dependency) (rate(marquee_degraded_total{dependency="retrieve"}[2m])) / on () group_left () sum(rate(marquee_batch_size_count[2m])) > 0.5
+        for: 1m
+        labels: {severity: critical}
+        annotations:
+          summary: The vector index does not answer; slates are those of popularity.
+      - alert: MarqueeStoreNotReady
+        expr: kube_statefulset_status_replicas_ready{statefulset=~"{{ include "marquee.fullname" . }}-(redis-.+|qdrant)"} < kube_statefulset_replicas
+        for: 5m
+        labels: {severity: critical}
+        annotations:
+          summary: {{ "{{ $labels.statefulset }} has pods that are not ready." | quote }}
       - alert: MarqueeNoVersion
         expr: absent(marquee_model_version == 1)
         for: 10m
@@ -55,9 +73,9 @@ groups:
         annotations:
           summary: A Ray node has used more than 90% of its memory.
       - alert: MarqueeTrainingFailed
-        expr: sum by (job_name) (kube_job_status_failed{job_name=~".*-(nightly|bootstrap)-.*"}) > 0
+        expr: sum by (job_name) (kube_job_status_failed{job_name=~".*-(nightly|bootstrap|events)-.*"}) > 0
         for: 1m
         labels: {severity: warning}
         annotations:
-          summary: {{ "The training job {{ $labels.job_name }} failed." | quote }}
+          summary: {{ "The job {{ $labels.job_name }} failed." | quote }}
 {{- end -}}

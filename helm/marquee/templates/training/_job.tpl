@@ -6,10 +6,38 @@
 {{- $words = concat $words (list "--input" (printf "/ratings/%s" $t.data.path | trimSuffix "/")) -}}
 {{- else -}}
 {{- $s := $t.data.synthetic -}}
-{{- $words = concat $words (list "--users" (toString $s.users) "--items" (toString $s.items) "--events" (toString $s.events)) -}}
+{{- $words = concat $words (list "--users" (include "marquee.plain" $s.users) "--items" (include "marquee.plain" $s.items) "--events" (include "marquee.plain" $s.events)) -}}
 {{- end -}}
-{{- $words = concat $words (list "--epochs" (toString $t.epochs) "--max-drop" (toString $t.maxDrop)) -}}
+{{- $words = concat $words (list "--epochs" (include "marquee.plain" $t.epochs) "--max-drop" (include "marquee.plain" $t.maxDrop)) -}}
 {{- toJson $words -}}
+{{- end -}}
+
+{{/* Where feedback lands for the next training; nothing where there is none. */}}
+{{- define "marquee.feedbackLog" -}}
+{{- $state := .Values.redis.state -}}
+{{- if and .Values.training.feedback.enabled (or $state.enabled $state.externalUrl $state.existingSecret) -}}
+{{- .Values.training.feedback.log | default (printf "%s/log" (.Values.store.url | default "/store" | trimSuffix "/")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Copies what the state's Redis has and the log has not. */}}
+{{- define "marquee.exportContainer" -}}
+{{- $feedback := .Values.training.feedback -}}
+- name: export-events
+  image: {{ include "marquee.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command: {{ list "marquee" "events" "export" "--log" (include "marquee.feedbackLog" .) "--keep-hours" (include "marquee.plain" $feedback.keepHours) | toJson }}
+  env:
+    {{- include "marquee.storeEnv" . | nindent 4 }}
+    {{- include "marquee.stateEnv" . | nindent 4 }}
+  resources:
+    {{- include "marquee.resources" $feedback | nindent 4 }}
+  securityContext:
+    {{- include "marquee.containerSecurity" . | nindent 4 }}
+  volumeMounts:
+    - name: tmp
+      mountPath: /tmp
+    {{- include "marquee.storeMount" . | nindent 4 }}
 {{- end -}}
 
 {{- define "marquee.ratingsVolume" -}}
@@ -30,7 +58,8 @@
 {{- end -}}
 
 {{/* A pod that trains by itself on a Ray of its own.
-Call with (dict "root" $ "component" ... "extra" (list of words) "resources" yaml). */}}
+Call with (dict "root" $ "component" ... "extra" (list of words) "resources" yaml
+"learnsFeedback" bool). */}}
 {{- define "marquee.trainingPod" -}}
 {{- $ := .root -}}
 metadata:
@@ -44,11 +73,37 @@ spec:
   {{- include "marquee.pullSecrets" $ | nindent 2 }}
   securityContext:
     {{- include "marquee.podSecurity" $ | nindent 4 }}
+  {{- $takeStore := and $.Values.security.takeVolumes (not $.Values.store.url) }}
+  {{- $export := and .learnsFeedback (include "marquee.feedbackLog" $) }}
+  {{- if or $takeStore $export $.Values.mlflow.enabled }}
+  initContainers:
+    {{- if $takeStore }}
+    {{- include "marquee.takeVolume" (list $ "store" "/store") | nindent 4 }}
+    {{- end }}
+    {{- if $.Values.mlflow.enabled }}
+    # A training that cannot record itself fails, and is not begun anew at once.
+    - name: wait-for-mlflow
+      image: {{ include "marquee.image" $ }}
+      imagePullPolicy: {{ $.Values.image.pullPolicy }}
+      command: [bash, -c]
+      args:
+        - |
+          until wget -q -T 5 -O /dev/null http://{{ include "marquee.fullname" $ }}-mlflow:5000/health
+          do echo "waiting for MLflow"; sleep 2; done
+      resources:
+        {{- include "marquee.resources" (dict "cpu" "50m" "memory" "64Mi") | nindent 8 }}
+      securityContext:
+        {{- include "marquee.containerSecurity" $ | nindent 8 }}
+    {{- end }}
+    {{- if $export }}
+    {{- include "marquee.exportContainer" $ | nindent 4 }}
+    {{- end }}
+  {{- end }}
   containers:
     - name: retrain
       image: {{ include "marquee.image" $ }}
       imagePullPolicy: {{ $.Values.image.pullPolicy }}
-      command: {{ concat (include "marquee.retrain" $ | fromJsonArray) (list "--work" "/tmp/work") .extra | toJson }}
+      command: {{ concat (include "marquee.retrain" $ | fromJsonArray) (list "--work" "/tmp/work") .extra (ternary (list "--log" (include "marquee.feedbackLog" $)) list (not (empty $export))) | toJson }}
       env:
         - {name: HOME, value: /tmp}
         # A Ray of this pod alone.
