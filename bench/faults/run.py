@@ -115,7 +115,8 @@ class _Bench:
             for name in names:
                 self._report(name)
                 if name == OVERLOAD:
-                    figures[name] = (await overload(load, self._served)).as_json()
+                    flood = await overload(load, self._served, users)
+                    figures[name] = flood.as_json()
                 else:
                     figures[name] = (await self._fault(name, scene, load, known)).as_json()
         return figures

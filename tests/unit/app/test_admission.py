@@ -20,18 +20,34 @@ def a_busy_queue(clock):
     """A queue from which ten requests a second come out."""
     admission = Admission(1.0, 8, clock)
     admission.finished(5, waiting=3)
-    clock.now += 0.5
-    admission.finished(5, waiting=3)
+    for _ in range(3):
+        clock.now += 0.5
+        admission.finished(5, waiting=3)
     return admission
 
 
 def test_a_request_enters_while_those_before_it_can_be_served_in_time():
     clock = Clock()
     admission = a_busy_queue(clock)
-    assert admission.enter(waiting=9) == clock.now
+    assert admission.enter(waiting=5, running=4) == clock.now
     with pytest.raises(Overloaded) as refused:
-        admission.enter(waiting=25)
-    assert (refused.value.status, refused.value.retry_after_s) == (429, 3)
+        admission.enter(waiting=5, running=6)
+    assert (refused.value.status, refused.value.retry_after_s) == (429, 1)
+    with pytest.raises(Overloaded) as refused:
+        admission.enter(waiting=25, running=0)
+    assert refused.value.retry_after_s == 3
+
+
+def test_a_batch_is_no_bigger_than_what_is_done_in_a_fifth_of_the_time():
+    clock = Clock()
+    assert Admission(1.0, 8, clock).batch_limit() == 8  # of no known pace
+    admission = a_busy_queue(clock)
+    assert admission.batch_limit() == 2
+    for _ in range(8):
+        clock.now += 9.0
+        admission.finished(1, waiting=3)
+    assert admission.batch_limit() == 1
+    admission.enter(waiting=0, running=1)  # the next batch is his
 
 
 def test_an_idle_time_does_not_count_as_a_slow_batch():
@@ -40,16 +56,24 @@ def test_an_idle_time_does_not_count_as_a_slow_batch():
     admission.finished(5, waiting=0)
     clock.now += 3600
     admission.finished(1, waiting=0)
-    admission.enter(waiting=9)
+    admission.enter(waiting=9, running=0)
+
+
+def test_one_batch_that_hung_does_not_count_for_the_pace():
+    clock = Clock()
+    admission = a_busy_queue(clock)
+    clock.now += 60
+    admission.finished(5, waiting=3)
+    admission.enter(waiting=9, running=0)
 
 
 def test_the_pace_follows_a_service_that_becomes_faster():
     clock = Clock()
     admission = a_busy_queue(clock)
-    for _ in range(30):
+    for _ in range(9):
         clock.now += 0.05
         admission.finished(5, waiting=3)
-    admission.enter(waiting=80)
+    admission.enter(waiting=80, running=0)
 
 
 async def test_who_waited_too_long_is_refused_when_the_batch_before_ends():
