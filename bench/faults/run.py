@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 import sys
 import tempfile
@@ -119,6 +120,8 @@ class _Bench:
                     figures[name] = flood.as_json()
                 else:
                     figures[name] = (await self._fault(name, scene, load, known)).as_json()
+                # Known even of a run that is cut short.
+                self._report(f"{name}: {json.dumps(figures[name])}")
         return figures
 
     async def _fault(self, name: str, scene: Scene, load: Load, known: truth.Truth) -> Verdict:
