@@ -1,5 +1,6 @@
 """`marquee serve` that cannot start: one line that says what to do, and exit status 2."""
 
+import shutil
 import socket
 
 import pytest
@@ -29,12 +30,17 @@ def serve(tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """To be copied."""
+    return tiny_bundle(tmp_path_factory.mktemp("serve") / "1", n_items=12, n_users=3)
+
+
 @pytest.fixture
-def store(tmp_path):
+def store(bundle, tmp_path):
     """One version, promoted."""
     store = tmp_path / "store"
-    (store / "bundles").mkdir(parents=True)
-    tiny_bundle(store / "bundles" / "1", n_items=12, n_users=3)
+    shutil.copytree(bundle, store / "bundles" / "1")
     (store / "production.json").write_text(
         '{"version": "1", "previous": [], "changed_at": "2026-01-01"}'
     )
