@@ -16,6 +16,9 @@ DEMO_FLAGS ?=
 # make serve, make bench: where the bundles are. `make demo` fills the default.
 STORE ?= .marquee/demo/store
 BENCH_FLAGS ?= --json
+# make fuzz: cases per operation, and a running service; without it one on a small bundle.
+CASES ?= 100
+URL ?=
 # make image: its name, and where pip finds torch's build (see the Dockerfile).
 IMAGE ?= marquee:0.1.0
 TORCH_INDEX_URL ?=
@@ -65,6 +68,14 @@ serve: setup ## Serve the published bundle: STORE=DIR or s3://..., PORT=8000
 .PHONY: bench
 bench: setup ## Measure the served bundle against an empty endpoint: STORE=DIR
 	@exec $(BIN)/marquee bench serve --store $(STORE) $(BENCH_FLAGS)
+
+.PHONY: openapi
+openapi: setup ## Write docs/openapi.json from the code
+	$(BIN)/marquee openapi --out docs/openapi.json
+
+.PHONY: fuzz
+fuzz: setup ## Have schemathesis ask all it can think of: CASES=100 per operation, URL=http://...
+	$(BIN)/python -m tests.live $(if $(URL),--url $(URL)) --max-examples $(CASES)
 
 .PHONY: k8s
 k8s: setup ## Write k8s/ and the chart's schema, README and dashboards from the chart
