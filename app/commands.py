@@ -1,4 +1,4 @@
-"""`marquee serve`."""
+"""`marquee serve`, and the commands that work on what it keeps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from app import api_commands
+from app import api_commands, event_commands
 
 console = Console(stderr=True)
 
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add the serving commands to the root command."""
     app.command()(serve)
     api_commands.register(app)
+    event_commands.register(app)
 
 
 def serve(

@@ -49,6 +49,21 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamEntry:
+    """An event as the stream has it. `event_id` is "<milliseconds>-<number>": later events have
+    greater ids, compared as two numbers, and no two events have the same."""
+
+    event_id: str
+    event: Event
+
+
+def event_order(event_id: str) -> tuple[int, int]:
+    """What event ids are compared by; ValueError for a text that is none."""
+    milliseconds, _, number = event_id.partition("-")
+    return int(milliseconds), int(number)
+
+
+@dataclass(frozen=True, slots=True)
 class UserEvents:
     """What the online state knows of one user: feedback since the bundle was made.
 

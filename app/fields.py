@@ -49,9 +49,9 @@ Identifier = Annotated[
     ),
 ]
 TextId = Annotated[str, BeforeValidator(_text_id), WithJsonSchema(_TEXT_SCHEMA)]
-Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
+WHOLE = BeforeValidator(_whole)  # goes with a strict int
 Genre = Annotated[str, Field(min_length=1, max_length=100)]
-Year = Annotated[Whole, Field(ge=1, le=9999)]
+Year = Annotated[int, Field(strict=True, ge=1, le=9999), WHOLE]
 Years = Annotated[
     tuple[Year | None, Year | None] | None,
     Field(description="Two years in either order, both included; null leaves an end open."),

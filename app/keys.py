@@ -66,10 +66,15 @@ class KeyRing:
 
 
 def read_keys(path: str | Path) -> KeyRing:
-    """The keys of the file. Raises KeysError."""
-    path = Path(path)
+    """The keys of the file. Raises KeysError.
+
+    A path that begins with a brace is no path but the file's content, as a Secret holds it.
+    """
+    text = str(path).strip()
+    inline = text.startswith("{")
+    path = "MARQUEE_API_KEYS" if inline else path
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(text if inline else Path(path).read_text("utf-8"))
         if content["format"] != _FORMAT:
             raise KeysError(f"{path}: of format {content['format']!r}, not {_FORMAT}")
         return KeyRing(_entry(entry) for entry in content["keys"])

@@ -14,6 +14,7 @@ from app.domain import (
     Float32s,
     Histories,
     SearchFilter,
+    StreamEntry,
     UserEvents,
     UserId,
 )
@@ -35,6 +36,22 @@ class UserState(Protocol):
 
     async def ping(self) -> None:
         """Return if the store answers."""
+        ...
+
+
+class EventStream(Protocol):
+    """All acknowledged events in the order of their ids, for those who work behind the service."""
+
+    async def read(self, after: str, limit: int) -> list[StreamEntry]:
+        """At most `limit` entries with ids after `after` ("0-0": from the first), oldest first."""
+        ...
+
+    async def append(self, entries: Sequence[StreamEntry]) -> None:
+        """Add entries in ascending order of id, keeping their ids.
+
+        Entries that are not newer than the newest one here are passed over, so that a copy which
+        was cut short can be made again from where it began.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from app import rules as values
-from app.fields import Genre, Identifier, Whole, Years, year_range
+from app.fields import WHOLE, Genre, Identifier, Years, year_range
 
 _LONGEST_SENTENCE = 500
 
@@ -57,7 +57,7 @@ class Diversity(_Part):
         Field(ge=0, le=1, description="1: relevance alone; 0: unlikeness alone; null: no MMR."),
     ] = None
     max_per: Annotated[
-        dict[Attribute, Annotated[Whole, Field(ge=0, le=10_000)]],
+        dict[Attribute, Annotated[int, Field(strict=True, ge=0, le=10_000), WHOLE]],
         Field(
             max_length=10,
             description="Most items of a slate with the same genre, decade or other column.",
@@ -70,7 +70,7 @@ class Pin(_Part):
     """An item at a place of the slate, if the user may see it at all."""
 
     item_id: Identifier
-    position: Annotated[Whole, Field(ge=1, le=10_000)] = 1
+    position: Annotated[int, Field(strict=True, ge=1, le=10_000), WHOLE] = 1
 
 
 class Rules(_Part):
@@ -156,11 +156,16 @@ class RulesError(ValueError):
 
 
 def read_rules(path: str) -> RuleBook:
-    """The rules of a YAML or JSON file; of nothing for an empty path. Raises RulesError."""
+    """The rules of a YAML or JSON file; of nothing for an empty path. Raises RulesError.
+
+    A path that begins with a brace is no path but the rules themselves, as JSON.
+    """
     if not path:
         return RuleBook()
+    inline = path.lstrip().startswith("{")
+    text, path = (path, "MARQUEE_RULES") if inline else ("", path)
     try:
-        content: Any = yaml.safe_load(Path(path).read_text("utf-8"))
+        content: Any = yaml.safe_load(text or Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RulesError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     except yaml.YAMLError as error:

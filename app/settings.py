@@ -84,7 +84,9 @@ class Settings(BaseSettings):
         description="Requests a minute for one user, and for one API key; 0: no limit.",
     )
     api_keys: str = Field(
-        "", description="File of API keys (`marquee keys`); empty: everybody may ask everything."
+        "",
+        description="File of API keys (`marquee keys`), or its content; "
+        "empty: everybody may ask everything.",
     )
     audit_log: str = Field(
         "", description="File that admin calls are added to, beside the log; empty: none."
@@ -93,7 +95,9 @@ class Settings(BaseSettings):
         "", description="Origins whose pages may call, comma-separated; empty: none but its own."
     )
     rules: str = Field(
-        "", description="YAML or JSON file of rules for every slate (docs/rules.md); empty: none."
+        "",
+        description="YAML or JSON file of rules for every slate (docs/rules.md), or JSON itself; "
+        "empty: none.",
     )
     paged_items: int = Field(
         500, ge=1, le=10_000, description="Longest slate that is read in pages, items."

@@ -14,8 +14,10 @@ from app.domain import (
     Int32s,
     ItemId,
     SearchFilter,
+    StreamEntry,
     UserEvents,
     UserId,
+    event_order,
 )
 from app.errors import DependencyUnavailable
 from training.model.bundle import Bundle
@@ -121,3 +123,20 @@ class FakeVectorIndex:
             and (wanted.year_from is None or (year is not None and year >= wanted.year_from))
             and (wanted.year_to is None or (year is not None and year <= wanted.year_to))
         )
+
+
+class FakeEventStream:
+    """The EventStream port in a list."""
+
+    def __init__(self) -> None:
+        self.entries: list[StreamEntry] = []
+
+    async def read(self, after: str, limit: int) -> list[StreamEntry]:
+        position = event_order(after)
+        return [e for e in self.entries if event_order(e.event_id) > position][:limit]
+
+    async def append(self, entries: Sequence[StreamEntry]) -> None:
+        for entry in entries:
+            newest = self.entries[-1].event_id if self.entries else "0-0"
+            if event_order(entry.event_id) > event_order(newest):
+                self.entries.append(entry)

@@ -86,7 +86,10 @@ def fuzz(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         str(Path(sys.executable).parent / "schemathesis"), "run", f"{url}/openapi.json",
         "--checks", "all", "--no-color", *arguments,
     ]  # fmt: skip
-    return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with tempfile.TemporaryDirectory() as directory:  # where it keeps what failed
+        return subprocess.run(
+            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=directory
+        )
 
 
 def main() -> int:

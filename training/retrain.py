@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from training.errors import UserError
@@ -31,6 +32,7 @@ class Plan:
     """What to train on and what it must reach.
 
     raw: a MovieLens directory, or None for a synthetic set of `users`, `items`, `events`.
+    log: the service's event log, whose events are learnt from as well.
     max_drop: share of production's NDCG@10 that may be lost before the gate closes.
     """
 
@@ -42,6 +44,7 @@ class Plan:
     workers: int
     epochs: int | None
     max_drop: float
+    log: str | None = None
 
 
 def make_run(plan: Plan, report: Report) -> dict[str, Any]:
@@ -122,6 +125,25 @@ def _prepare(plan: Plan, report: Report) -> None:
     data = plan.work / "data"
     shutil.rmtree(data, ignore_errors=True)
     prepare(detect(str(raw)), data, max_rejects=0.01, report=report)
+    if plan.log is not None:
+        _append_log(plan.log, data, report)
+
+
+def _append_log(log: str, data: Path, report: Report) -> None:
+    """Add what users have done since; a service that nobody has used yet has no log."""
+    from training.data.event_log import is_log, log_source
+    from training.data.prepare import prepare
+
+    if not is_log(log):
+        report(f"No events in {log} yet")
+        return
+    with TemporaryDirectory(prefix="marquee-log-") as aside:
+        source = log_source(log, Path(aside), into=data)
+        if source is None:
+            report(f"Nothing to learn in {log} yet")
+            return
+        report(f"Adding the events of {log}")
+        prepare(source, data, append=True, report=report)
 
 
 def _evaluate(run: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ Examples:
 
 - `marquee retrain --store store/ --work work/ --only-if-empty`
 - `marquee retrain --store s3://models/marquee --work work/ --input ratings/ --max-drop 0.02`
+- `marquee retrain --store store/ --work work/ --input ratings/ --log log/`
 """
 WAIT_HELP = """Wait until a store has a version that answers.
 
@@ -43,6 +44,9 @@ def retrain(
         Path | None,
         typer.Option("--input", help="A MovieLens directory; without it a synthetic set."),
     ] = None,
+    log: Annotated[
+        str | None, typer.Option(help="Event log whose events are learnt from as well.")
+    ] = None,
     users: Annotated[int, typer.Option(help="Users of the synthetic set.")] = 2_000,
     items: Annotated[int, typer.Option(help="Items of the synthetic set.")] = 1_500,
     events: Annotated[int, typer.Option(help="Ratings of the synthetic set.")] = 150_000,
@@ -63,7 +67,7 @@ def retrain(
     from training.retrain import GateClosed, Plan, check_gate, make_run, production_manifest
     from training.store import Store
 
-    plan = Plan(work, raw, users, items, events, workers, epochs, max_drop)
+    plan = Plan(work, raw, users, items, events, workers, epochs, max_drop, log)
     with reaching(store):
         target = Store.open(store)
         production = production_manifest(target)

@@ -17,10 +17,9 @@ from typing import cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.adapters.redis_stream import EVENTS
 from app.domain import Event, EventType, UserEvents, UserId
 from app.errors import DependencyUnavailable
-
-_EVENTS = "marquee:events"
 
 # Every so often a user's text is cut back to the newest lines; in between it only grows.
 _APPEND = """
@@ -66,7 +65,7 @@ class RedisUserState:
             self._max_user_bytes,
         ]
         try:
-            revision = await self._append(keys=[_EVENTS, _key(event.user_id)], args=arguments)
+            revision = await self._append(keys=[EVENTS, _key(event.user_id)], args=arguments)
         except (RedisError, OSError) as error:
             raise DependencyUnavailable(f"user state: {error}") from error
         return str(revision.decode())

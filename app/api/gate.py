@@ -142,6 +142,6 @@ def _presented(headers: Headers) -> str:
 def _changed_at(path: str) -> int | None:
     """When the file was last written, nanoseconds; None without one."""
     try:
-        return Path(path).stat().st_mtime_ns if path else None
+        return Path(path).stat().st_mtime_ns if path and not path.startswith("{") else None
     except OSError:
         return None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.domain import EventType, Query
-from app.fields import Genre, Identifier, Whole, Years, year_range
+from app.fields import WHOLE, Genre, Identifier, Years, year_range
 from app.rules import Rules as RuleValues
 from app.rules import merged
 from app.rules_json import Rules
@@ -40,7 +40,7 @@ class RecommendRequest(_Body):
     """A request for a slate."""
 
     user_id: Identifier
-    num_recommendations: Annotated[Whole, Field(ge=1, le=10_000)] = 10
+    num_recommendations: Annotated[int, Field(strict=True, ge=1, le=10_000), WHOLE] = 10
     filters: Filters = Field(default_factory=Filters)
     exclude_watched: StrictBool = True
     exclude_ids: Annotated[list[Identifier], Field(max_length=10_000)] = []
@@ -90,8 +90,8 @@ class NextPageRequest(_Body):
         str, Field(min_length=1, max_length=200, description="`next_cursor` of the page before.")
     ]
     num_recommendations: Annotated[
-        Whole | None,
-        Field(ge=1, le=10_000, description="Size of the page; null: as the first's."),
+        Annotated[int, Field(strict=True, ge=1, le=10_000), WHOLE] | None,
+        Field(description="Size of the page; null: as the first's."),
     ] = None
 
 

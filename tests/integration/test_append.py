@@ -8,6 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from app.adapters.event_log import EventLog
+from app.domain import Event, EventType, StreamEntry
 from training.data import dataset
 from training.data.commands import register
 from training.data.movielens import detect
@@ -174,3 +176,33 @@ def test_what_cannot_be_appended_is_one_clear_line_and_changes_nothing(tmp_path)
     grown = dataset.load(data)
     assert grown.items["genres"].to_pylist() == [["Drama"], ["War"]]
     assert pq.read_table(data / "user_features.parquet").num_rows == 2
+
+
+def test_feedback_from_the_event_log_joins_the_data_set_once(tmp_path, raw):
+    everything, _ = raw
+    prepare(detect(everything), tmp_path / "data", **SIZES)
+    before = dataset.load(tmp_path / "data")
+    log = EventLog.open(str(tmp_path / "log"))
+    item = str(before.items["item_id"][0])
+    at = int(before.timestamp.max()) * 1000 + 60_000
+    kinds = [EventType.CLICK, EventType.WATCH, EventType.VIEW, EventType.LIKE]
+    users = ["1", "1", "1", "9999"]
+    log.append(
+        [
+            StreamEntry(f"{at + n}-0", Event(user, item, kind, at + n))
+            for n, (user, kind) in enumerate(zip(users, kinds, strict=True))
+        ]
+    )
+    app = typer.Typer()
+    register(app)
+    command = ["prepare", "--append", str(log.root), str(tmp_path / "data")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.exception
+    grown = dataset.load(tmp_path / "data")
+    assert grown.n_events == before.n_events + 2
+    assert grown.user_ids.tolist() == [*before.user_ids.tolist(), 9999]
+    assert (grown.entity, grown.items.num_rows) == ("movie", before.items.num_rows)
+    assert grown.statistics["event_log"] == f"{at + 3}-0"
+    again = CliRunner().invoke(app, command)
+    assert isinstance(again.exception, UserError)
+    assert "has no events to learn from that are not in" in str(again.exception)

@@ -7,8 +7,11 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from app.adapters.event_log import EventLog
+from app.domain import Event, EventType, StreamEntry
 from tests.bundles import tiny_contents
 from training.bundle_writer import write_files
+from training.data.event_log import is_log, read_entries
 from training.model.bundle import Bundle, BundleError
 from training.model.store import BundleStore
 from training.store import Store
@@ -147,3 +150,14 @@ def test_a_bucket_that_does_not_exist_is_an_os_error(store):
     missing = Store.open("s3://no-such-bucket/marquee")
     with pytest.raises(OSError):
         missing.promote("1")
+
+
+def test_an_event_log_on_s3_is_written_and_read_as_a_directory_is(bucket):
+    address = f"s3://{bucket.name}/feedback/"
+    log = EventLog.open(address)
+    assert (log.last_id(), is_log(address)) == ("0-0", False)
+    event = Event("1", "10", EventType.CLICK, 5)
+    log.append([StreamEntry("5-0", event), StreamEntry("86400000-1", event)])
+    assert log.last_id() == "86400000-1"
+    assert is_log(address)
+    assert read_entries(address)["event_id"].to_pylist() == ["5-0", "86400000-1"]

@@ -31,6 +31,7 @@ class Previous:
     catalogue: pa.Table  # by item_idx
     n_events: np.ndarray  # of each item
     rejects: pa.Table
+    log_position: str | None  # how far an event log was read into it
 
     @classmethod
     def open(cls, path: Path, source: Source) -> "Previous":
@@ -62,6 +63,7 @@ class Previous:
             catalogue=items.drop_columns(list(ITEM_FEATURES)),
             n_events=items["n_events"].to_numpy(),
             rejects=pq.read_table(path / "rejects.parquet"),
+            log_position=statistics.get("event_log"),
         )
 
     @property

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,7 @@ Examples:
 - `marquee prepare plays.csv data/ --user listener --item song --time played_at`
 - `marquee prepare s3://logs/plays/ data/ --user listener --item song --items songs.parquet`
 - `marquee prepare --append monday.csv data/ --user listener --item song --time played_at`
+- `marquee prepare --append log/ data/`
 """
 SYNTH_HELP = """Write a MovieLens-shaped data set with planted taste, or one of a given size.
 
@@ -183,8 +185,11 @@ def prepare(
 
     path, out = _input_and_output(paths, events, append)
     columns = {"--user": user, "--item": item, "--rating": rating, "--time": time}
-    source = _source(path, {**columns, "--items": items, "--rating-range": rating_range})
-    with _steps() as report:
+    options = {**columns, "--items": items, "--rating-range": rating_range}
+    with TemporaryDirectory(prefix="marquee-log-") as aside, _steps() as report:
+        source = _log_source(path, options, Path(aside), out if append else None)
+        if source is None:
+            source = _source(path, options)
         statistics = run(
             source,
             out,
@@ -216,6 +221,20 @@ def _input_and_output(paths: list[str], events: str | None, append: str | None) 
     if file_size(path) is None and not is_directory(path):
         raise UserError(f"{path} does not exist: name a data set's directory or a file")
     return path, Path(out)
+
+
+def _log_source(
+    path: str, options: dict[str, Any], aside: Path, into: Path | None
+) -> "Source | None":
+    """The service's event log as a source, None when there is none at `path`."""
+    from training.data.event_log import is_log, log_source
+
+    if any(value is not None for value in options.values()) or not is_log(path):
+        return None
+    source = log_source(path, aside, into=into)
+    if source is None:
+        raise UserError(f"{path} has no events to learn from that are not in {into or 'it'} yet")
+    return source
 
 
 def _source(path: str, options: dict[str, Any]) -> "Source":

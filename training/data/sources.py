@@ -79,6 +79,7 @@ class Source:
     events: tuple[EventFile, ...]
     catalogue: CatalogueFile | None
     rating_range: tuple[float, float] | None
+    log_position: str | None = None  # how far an event log was read (event_log.py)
 
     @property
     def has_time(self) -> bool:

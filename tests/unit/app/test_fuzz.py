@@ -50,7 +50,8 @@ def url(bundle):
 def test_schemathesis_finds_no_undocumented_answer(url):
     done = fuzz(url, "--max-examples", "3", "--phases", "examples,coverage,fuzzing")
     assert done.returncode == 0, done.stdout
-    assert "No issues found" in done.stdout
+    operations = sum(len(path) for path in openapi_document()["paths"].values())
+    assert f"Tested: {operations}" in done.stdout
 
 
 @pytest.mark.parametrize("request_", ODD, ids=range(len(ODD)))

@@ -15,6 +15,7 @@ from app.api.routes import build_api
 from app.errors import DependencyUnavailable, InvalidRequest
 from app.keys import KeysError, Scope, create_key, read_keys, revoke_key
 from app.limits import RateLimiter
+from app.rules_json import read_rules
 from app.settings import Settings
 
 PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
@@ -89,6 +90,14 @@ def test_no_secret_is_on_disk_and_the_file_is_the_owners(keys):
     text = file.read_text()
     assert not any(secret.split("_", 2)[2] in text for secret in key.values())
     assert file.stat().st_mode & 0o077 == 0
+
+
+def test_keys_and_rules_may_come_as_texts(keys):
+    file, key = keys
+    assert read_keys(file.read_text()).find(key[Scope.ADMIN]).name == "admin"
+    assert read_rules('{"block": {"item_ids": [1]}}').rules.block_ids == (1,)
+    with pytest.raises(KeysError, match="^MARQUEE_API_KEYS: "):
+        read_keys("{}")
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"format": 2, "keys": []}', '{"format": 1}', "[]"])

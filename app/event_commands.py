@@ -1,0 +1,155 @@
+"""`marquee events export`: from the stream to Parquet."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from app.adapters.redis_stream import RedisEventStream
+    from app.event_export import Exported
+
+T = TypeVar("T")
+
+console = Console(stderr=True)
+
+EXPORT_HELP = """Copy acknowledged feedback from the event stream to Parquet files by day.
+
+LOG is a directory or s3://bucket/prefix. What is there already is not copied again, so the
+command can be run as often as one likes; --follow runs it again and again. To learn from LOG,
+append it with `prepare` or name it to `retrain`.
+
+Examples:
+
+- `marquee events export --log log/`
+- `marquee events export --log s3://models/feedback --redis redis://state:6379 --follow`
+"""
+
+Log = Annotated[str, typer.Option(help="Directory or s3:// of the event log.")]
+RedisUrl = Annotated[
+    str, typer.Option(envvar="REDIS_URL", help="Redis with the feedback; else --state-dir's.")
+]
+StateDir = Annotated[
+    Path, typer.Option(help="Where a running `marquee serve` keeps feedback, without --redis.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands about events."""
+    events = typer.Typer(help="Feedback on its way to training.", no_args_is_help=True)
+    events.command("export", help=EXPORT_HELP)(export)
+    app.add_typer(events, name="events")
+
+
+def export(
+    log: Log,
+    redis: RedisUrl = "",
+    state_dir: StateDir = Path(".marquee/state"),
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
+    every_s: Annotated[
+        float, typer.Option(min=0.1, help="With --follow: seconds between exports.")
+    ] = 60.0,
+    keep_hours: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Then drop older, exported events from the stream."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Export events."""
+    from app.adapters.event_log import EventLog
+    from app.event_export import export_and_trim
+
+    target = _open(EventLog.open, log)
+    url = redis or local_redis_url(state_dir)
+
+    async def once() -> Exported:
+        stream = _stream(url)
+        try:
+            return await export_and_trim(stream, target, keep_hours=keep_hours)
+        finally:
+            await stream.close()
+
+    if follow:
+        asyncio.run(_follow(once, every_s, log))
+        return
+    done = run(once())
+    if as_json:
+        typer.echo(json.dumps({"log": log, **asdict(done)}))
+    else:
+        typer.echo(f"{log}: {done.events:,} events more, {done.trimmed:,} dropped from the stream")
+
+
+def local_redis_url(state_dir: Path) -> str:
+    """The Redis that a running `marquee serve` started for its state."""
+    config = state_dir / "state" / "valkey.conf"
+    try:
+        lines = config.read_text("utf-8").splitlines()
+    except OSError:
+        fail(f"no service has kept feedback in {state_dir}: name its Redis with --redis")
+    port = next((line.split()[1] for line in lines if line.startswith("port ")), None)
+    if port is None:
+        fail(f"{config} names no port: name the Redis with --redis")
+    return f"redis://127.0.0.1:{port}"
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`; what it cannot reach is one line and exit status 2."""
+    from app.errors import MarqueeError
+
+    try:
+        return asyncio.run(work)
+    except (MarqueeError, OSError) as error:
+        fail(_one_line(error))
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr and exit status 2."""
+    console.print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
+    raise typer.Exit(2)
+
+
+async def _follow(
+    once: Callable[[], Coroutine[Any, Any, Exported]], every_s: float, log: str
+) -> None:
+    """Export until interrupted; what is away for a while is waited for."""
+    from app.errors import MarqueeError
+
+    while True:
+        try:
+            done = await once()
+            if done.events or done.trimmed:
+                _say(f"{log}: {done.events:,} events more, {done.trimmed:,} dropped")
+        except (MarqueeError, OSError) as error:
+            _say(f"not exported: {_one_line(error)}")
+        await asyncio.sleep(every_s)
+
+
+def _open(opener: Callable[[str], T], address: str) -> T:
+    try:
+        return opener(address)
+    except ValueError as error:
+        fail(f"--log {error}")
+
+
+def _stream(url: str) -> RedisEventStream:
+    from app.adapters.redis_stream import RedisEventStream
+
+    try:
+        return RedisEventStream(url, timeout_s=10.0)
+    except ValueError as error:
+        fail(f"--redis {url}: {error}")
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
