@@ -19,6 +19,8 @@ BENCH_FLAGS ?= --json
 # make fuzz: cases per operation, and a running service; without it one on a small bundle.
 CASES ?= 100
 URL ?=
+FAULTS_FLAGS ?= --json
+LOAD_FLAGS ?= --json
 # make image: its name, and where pip finds torch's build (see the Dockerfile).
 IMAGE ?= marquee:0.1.0
 TORCH_INDEX_URL ?=
@@ -77,6 +79,15 @@ openapi: setup ## Write docs/openapi.json from the code
 fuzz: setup ## Have schemathesis ask all it can think of: CASES=100 per operation, URL=http://...
 	$(BIN)/python -m tests.live $(if $(URL),--url $(URL)) --max-examples $(CASES)
 
+.PHONY: faults
+faults: setup ## Hurt the served bundle under load and count what users notice: STORE=DIR
+	@exec $(BIN)/marquee bench faults --store $(STORE) $(FAULTS_FLAGS)
+
+.PHONY: load
+load: setup ## A load test: SCENARIO=normal|peak|stress|autoscale, DURATION=seconds, STORE=DIR
+	@exec $(BIN)/marquee bench load --store $(STORE) --scenario $(or $(SCENARIO),normal) \
+	  $(if $(DURATION),--duration-s $(DURATION)) $(LOAD_FLAGS)
+
 .PHONY: k8s
 k8s: setup ## Write k8s/ and the chart's schema, README and dashboards from the chart
 	$(BIN)/python -m helm.generate
@@ -126,6 +137,11 @@ kind-down: ## Delete that cluster
 lock: setup ## Write requirements.lock from what .venv holds
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+
+.PHONY: rectools
+rectools: setup ## Put RecTools, which the lock cannot hold, in .rectools: a baseline to measure against
+	$(BIN)/python -m pip install --no-deps --upgrade --target .rectools \
+		--requirement requirements.rectools.txt
 
 .PHONY: clean
 clean: ## Remove caches and the demo's output

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from app.adapters.indexes import open_index
-from app.adapters.local_stages import LocalStages
 from app.adapters.none import NoSlateCache, NoUserState
 from app.adapters.redis_cache import RedisSlateCache
 from app.adapters.redis_rates import RedisRateCounts
@@ -22,6 +21,9 @@ from app.promotion import Promotion, Stages
 from app.rules_json import read_rules
 from app.service import Service
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.adapters.local_stages import LocalStages
 
 
 class AllStages(Embedder, Retriever, Ranker, Stages, Protocol):
@@ -68,12 +70,15 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         pages=Pages(cache) if settings.cache_url else None,
         rules=book.rules,
         paged_items=settings.paged_items,
+        max_wait_s=settings.max_wait_ms / 1000,
     )
     return Ingress(service, promotion, RateLimiter(_rate_counts(settings)))
 
 
 def local_stages(settings: Settings) -> LocalStages:
     """The stages inside this process."""
+    from app.adapters.local_stages import LocalStages  # torch and LightGBM: only where they run
+
     return LocalStages(
         bundle_store(settings).locate,
         lambda bundle: open_index(settings, bundle),

@@ -39,6 +39,7 @@ class Service:
         metrics: Metrics,
         max_batch: int,
         batches_in_flight: int,
+        max_wait_s: float,
         pages: Pages | None = None,
         rules: Rules | None = None,
         paged_items: int = 500,
@@ -54,11 +55,17 @@ class Service:
         self._pages = pages
         self._paged_items = paged_items
         self._coalescer = Coalescer(
-            self._recommend_batch, max_batch=max_batch, max_in_flight=batches_in_flight
+            self._recommend_batch,
+            max_batch=max_batch,
+            max_in_flight=batches_in_flight,
+            max_wait_s=max_wait_s,
         )
 
     async def recommend(self, query: Query) -> Slate:
-        """A slate; waits for and walks with whoever asks at the same time."""
+        """A slate; waits for and walks with whoever asks at the same time.
+
+        Raises Overloaded when the wait would be too long.
+        """
         self._check_genres(query.genres)
         return await self._coalescer.submit(query)
 

@@ -17,9 +17,10 @@ _ERRORS = {
     401: "No API key that holds; only where keys are on.",
     403: "The API key lacks the scope; only where keys are on.",
     404: "Not in the catalogue, or no such page.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
     422: "Something in the request cannot be meant; `field` names it.",
-    429: "More requests than one user, or one key, may make in a minute.",
+    429: "More than one user or key may ask in a minute, or than can be answered in time.",
     503: "No version is loaded, or a store that is needed does not answer; try again.",
 }
 ERRORS: dict[int | str, dict[str, Any]] = {

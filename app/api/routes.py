@@ -62,6 +62,7 @@ def build_api(
         gate=gate,
         metrics=service.metrics,
         max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_ms / 1000,
         access_log=settings.access_log,
     )
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]

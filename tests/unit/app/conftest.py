@@ -56,6 +56,7 @@ class World:
             max_batch=8,
             batches_in_flight=2,
             pages=Pages(self.cache),
+            max_wait_s=5.0,
         )
 
 
