@@ -52,6 +52,7 @@ def service_over(bundle: Bundle) -> Service:
         metrics=metrics,
         max_batch=8,
         batches_in_flight=2,
+        max_wait_s=5.0,
         pages=Pages(cache),
     )
 
