@@ -46,7 +46,7 @@ class Freshness(_Part):
     """Adds weight * 0.5 ** (age / half_life_years), age from the catalogue's newest year."""
 
     weight: Annotated[Finite, Field(ge=0, le=10)]
-    half_life_years: Annotated[Finite, Field(gt=0, le=1000)] = 5.0
+    half_life_years: Annotated[Finite, Field(ge=0.01, le=1000)] = 5.0
 
 
 class Diversity(_Part):

@@ -47,7 +47,7 @@ QUERIES = st.builds(
     explain=st.booleans(),
 )
 RANDOM = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
