@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from app.adapters.indexes import open_index
-from app.adapters.local_stages import LocalStages
 from app.adapters.none import NoSlateCache, NoUserState
 from app.adapters.redis_cache import RedisSlateCache
 from app.adapters.redis_state import RedisUserState
@@ -18,6 +17,9 @@ from app.ports import Embedder, Ranker, Retriever, SlateCache, UserState
 from app.promotion import Promotion, Stages
 from app.service import Service
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.adapters.local_stages import LocalStages
 
 
 class AllStages(Embedder, Retriever, Ranker, Stages, Protocol):
@@ -56,12 +58,15 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         metrics=metrics,
         max_batch=settings.max_batch,
         batches_in_flight=settings.batches_in_flight,
+        max_wait_s=settings.max_wait_ms / 1000,
     )
     return Ingress(service, promotion)
 
 
 def local_stages(settings: Settings) -> LocalStages:
     """The stages inside this process."""
+    from app.adapters.local_stages import LocalStages  # torch and LightGBM: only where they run
+
     return LocalStages(
         bundle_store(settings).locate,
         lambda bundle: open_index(settings, bundle),

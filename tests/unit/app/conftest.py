@@ -54,6 +54,7 @@ class World:
             metrics=self.metrics,
             max_batch=8,
             batches_in_flight=2,
+            max_wait_s=5.0,
         )
 
 
