@@ -49,7 +49,7 @@ def fit_linear(events: Events, rank: int) -> LinearTower:
 
 
 def _gram(events: Events, chosen: np.ndarray) -> np.ndarray:
-    """Weighted co-occurrence float32 [C, C] of the `chosen` items, added up over chunks of users."""
+    """Weighted co-occurrence float32 [C, C] of the `chosen` items, over chunks of users."""
     met = events.matrix()
     weight = np.maximum(np.diff(met.indptr), 1).astype(np.float32) ** -(_USER_POWER / 2)
     gram = np.zeros((len(chosen), len(chosen)), np.float32)
