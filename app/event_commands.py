@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from app.adapters.event_log import EventLog
+    from app.adapters.redis_erasures import RedisErasures
     from app.adapters.redis_stream import RedisEventStream
     from app.event_export import Exported
 
@@ -63,18 +65,18 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export events."""
-    from app.adapters.event_log import EventLog
     from app.event_export import export_and_trim
 
-    target = _open(EventLog.open, log)
+    target = open_log(log)
     url = redis or local_redis_url(state_dir)
 
     async def once() -> Exported:
-        stream = _stream(url)
+        stream, erasures = connect(url)
         try:
-            return await export_and_trim(stream, target, keep_hours=keep_hours)
+            return await export_and_trim(stream, erasures, target, keep_hours=keep_hours)
         finally:
             await stream.close()
+            await erasures.close()
 
     if follow:
         asyncio.run(_follow(once, every_s, log))
@@ -83,12 +85,12 @@ def export(
     if as_json:
         typer.echo(json.dumps({"log": log, **asdict(done)}))
     else:
-        typer.echo(f"{log}: {done.events:,} events more, {done.trimmed:,} dropped from the stream")
+        typer.echo(f"{log}: {_summary(done)}")
 
 
-def local_redis_url(state_dir: Path) -> str:
-    """The Redis that a running `marquee serve` started for its state."""
-    config = state_dir / "state" / "valkey.conf"
+def local_redis_url(state_dir: Path, role: str = "state") -> str:
+    """The Redis that a running `marquee serve` started for its state, or for its cache."""
+    config = state_dir / role / "valkey.conf"
     try:
         lines = config.read_text("utf-8").splitlines()
     except OSError:
@@ -124,27 +126,39 @@ async def _follow(
     while True:
         try:
             done = await once()
-            if done.events or done.trimmed:
-                _say(f"{log}: {done.events:,} events more, {done.trimmed:,} dropped")
+            if done.events or done.erased or done.trimmed:
+                _say(f"{log}: {_summary(done)}")
         except (MarqueeError, OSError) as error:
             _say(f"not exported: {_one_line(error)}")
         await asyncio.sleep(every_s)
 
 
-def _open(opener: Callable[[str], T], address: str) -> T:
+def open_log(address: str) -> EventLog:
+    """The event log at an address."""
+    from app.adapters.event_log import EventLog
+
     try:
-        return opener(address)
+        return EventLog.open(address)
     except ValueError as error:
         fail(f"--log {error}")
 
 
-def _stream(url: str) -> RedisEventStream:
+def connect(url: str) -> tuple[RedisEventStream, RedisErasures]:
+    """The stream and the erased users of a Redis."""
+    from app.adapters.redis_erasures import RedisErasures
     from app.adapters.redis_stream import RedisEventStream
 
     try:
-        return RedisEventStream(url, timeout_s=10.0)
+        return RedisEventStream(url, timeout_s=10.0), RedisErasures(url, timeout_s=10.0)
     except ValueError as error:
         fail(f"--redis {url}: {error}")
+
+
+def _summary(done: Exported) -> str:
+    return (
+        f"{done.events:,} events more, {done.erased:,} of erased users taken out, "
+        f"{done.trimmed:,} dropped from the stream"
+    )
 
 
 def _one_line(error: Exception) -> str:

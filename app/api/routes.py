@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from fastapi import FastAPI, Query, Request, Response
@@ -19,6 +19,7 @@ from starlette.responses import FileResponse
 
 from app import domain
 from app.api import schemas
+from app.api.users import add_users
 from app.api.edge import Call, Edge, error_body, error_headers
 from app.errors import InvalidRequest, MarqueeError
 from app.service import Page, Service
@@ -53,6 +54,7 @@ def build_api(service: Service, settings: Settings, lifespan: Lifespan) -> Edge:
     handlers = Handlers(service)
     _add_recommendations(api, handlers)
     _add_feedback(api, service, handlers)
+    add_users(api, service)
     _add_catalogue(api, service)
     _add_operations(api, service)
     _add_page(api)
@@ -165,10 +167,16 @@ def _add_catalogue(api: FastAPI, service: Service) -> None:
 
     @api.get("/popular", response_model=schemas.PopularResponse)
     async def popular(
-        limit: Limit = 10, genre: Annotated[list[str] | None, Query(max_length=100)] = None
+        limit: Limit = 10,
+        genre: Annotated[list[str] | None, Query(max_length=100)] = None,
+        window: Literal["5m"] | None = None,
     ) -> Response:
-        """What most people watch lately; `genre` may be given several times (any of)."""
-        return _page(service.popular(limit, tuple(genre or ())))
+        """What most people watch lately; `genre` may be given several times (any of).
+
+        `window=5m`: what gathered most events in the last five minutes, perhaps nothing.
+        """
+        popular = service.popular_now if window else service.popular
+        return _page(popular(limit, tuple(genre or ())))
 
     @api.get("/items", response_model=schemas.ItemsResponse)
     async def items(

@@ -35,10 +35,10 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, api: object) -> AsyncIterator[None]:
-        """Follow promotions and report metrics for as long as the API is served."""
+        """Follow promotions and the online state, and report metrics for as long as the API is served."""
         reporting = asyncio.create_task(RayMetrics(self._ingress.service.metrics).follow())
         try:
-            async with self._ingress.promotion.followed(api):
+            async with self._ingress.promotion.followed(api), self._ingress.live.followed():
                 yield
         finally:
             reporting.cancel()

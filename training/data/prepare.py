@@ -115,6 +115,7 @@ def prepare(
         report("Writing users, items and statistics")
         statistics = _describe(source, plan, items, rejects, staging)
         statistics["layout"]["buckets"] = n_buckets
+        statistics["erasures"] = source.erasures or (previous and previous.erasures)
         statistics["event_log"] = source.log_position or (previous and previous.log_position)
         statistics["fingerprint"] = _fingerprint(source, dealt, previous)
         for folder in STAGED:
