@@ -1,7 +1,8 @@
 """The composition root for Ray Serve: `build(settings)` makes the application.
 
 `serve run app.main:app` and a RayService's `import_path: app.main:app` read the settings from the
-environment.
+environment: here for the graph's shape, and in each replica for all else. A replica's arguments
+are kept in Ray's store, which is no place for passwords.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 
 def build(settings: Settings) -> Application:
-    """The graph of `settings.topology`."""
+    """The graph of `settings.topology`, whose replicas work with these very settings."""
+    return _graph(settings, settings)
+
+
+def _graph(settings: Settings, given: Settings | None) -> Application:
     gateway: Deployment = serve.deployment(
         name="Gateway",
         max_ongoing_requests=settings.max_ongoing_requests,
         **_replica(settings),
     )(serve.ingress()(Gateway))
     if settings.topology == "fused":
-        return gateway.bind(settings)
-    stages = (_stage(settings, stage).bind(settings) for stage in (Embed, Retrieve, Rank))
-    return gateway.bind(settings, *stages)
+        return gateway.bind(given)
+    stages = (_stage(settings, stage).bind(given) for stage in (Embed, Retrieve, Rank))
+    return gateway.bind(given, *stages)
 
 
 def _stage(settings: Settings, stage: type) -> Deployment:
@@ -43,4 +48,4 @@ def _replica(settings: Settings) -> dict[str, Any]:
 
 def app(_arguments: dict[str, str]) -> Application:
     """Application builder for Serve's config files and `serve run`."""
-    return build(Settings())
+    return _graph(Settings(), None)

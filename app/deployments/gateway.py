@@ -21,10 +21,11 @@ from app.settings import Settings
 class Gateway:
     """One ingress replica. Without stage handles it runs the stages itself."""
 
-    def __init__(self, settings: Settings, *stages: DeploymentHandle[Any]) -> None:
-        """stages: embed, retrieve, rank; none for `topology: fused`."""
+    def __init__(self, settings: Settings | None, *stages: DeploymentHandle[Any]) -> None:
+        """settings: None for those of this replica's environment.
+        stages: embed, retrieve, rank; none for `topology: fused`."""
         logs.configure()
-        self._settings = settings
+        self._settings = settings = settings or Settings()
         self._ingress = assemble(
             settings, StageHandles(*stages) if stages else local_stages(settings)
         )

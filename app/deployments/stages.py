@@ -1,6 +1,7 @@
 """The stages as deployments: shells that load by version, hand over and return.
 
-Plain classes; `app.main` makes Serve deployments of them.
+Plain classes; `app.main` makes Serve deployments of them. Without settings they read those of their
+replica's environment.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from app.stages.rerank import RankerStage
 class Embed:
     """The user tower."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None) -> None:
+        settings = settings or Settings()
         self._versions: Versions[TowerStage] = Versions(bundle_store(settings).locate, TowerStage)
 
     async def prepare(self, version: str) -> None:
@@ -35,7 +37,8 @@ class Embed:
 class Retrieve:
     """The vector index."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None) -> None:
+        settings = settings or Settings()
         self._versions: Versions[VectorIndex] = Versions(
             bundle_store(settings).locate, lambda bundle: open_index(settings, bundle)
         )
@@ -58,7 +61,8 @@ class Retrieve:
 class Rank:
     """The second stage."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None) -> None:
+        settings = settings or Settings()
         self._versions: Versions[RankerStage] = Versions(
             bundle_store(settings).locate,
             lambda bundle: RankerStage(bundle, depth=settings.rank_depth),

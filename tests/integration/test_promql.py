@@ -26,7 +26,7 @@ from training.store import Store
 pytestmark = pytest.mark.integration
 
 # What only a cluster has (kube-state-metrics), and what is empty when all is well.
-ELSEWHERE = ("kube_job_status_failed", "absent(")
+ELSEWHERE = ("kube_job_status_failed", "kube_statefulset", "absent(")
 DEADLINE_S = 120
 
 

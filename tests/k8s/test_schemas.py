@@ -2,15 +2,17 @@
 
 import importlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
+from app.main import app as application
 from app.main import build
 from app.settings import Settings
-from tests.scenarios import ROOT
+from tests.scenarios import CHART, ROOT, Rendered
 
 KUBERNETES_VERSIONS = ("1.31", "1.32", "1.33", "1.34", "1.35", "1.36")
 CRDS = ROOT.parent / "shared" / "crds"
@@ -130,15 +132,20 @@ def test_serve_config_is_valid_and_its_imports_import(rendered):
     assert application.runtime_env == {}, "nothing may be downloaded at the start"
 
 
-def test_serve_config_names_exactly_the_deployments_that_the_code_builds(rendered):
+def deployments_of(application):
     from ray.serve._private.build_app import build_app
 
+    return build_app(application, name="marquee", default_runtime_env={}).deployments
+
+
+def test_serve_config_names_exactly_the_deployments_that_the_code_builds(rendered):
     env = rendered.one("RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]
     variables = {e["name"]: e.get("value") for e in env["template"]["spec"]["containers"][0]["env"]}
     settings = Settings(store="/store", topology=variables["MARQUEE_TOPOLOGY"])
-    built = build_app(build(settings), name="marquee", default_runtime_env={})
     named = [d["name"] for d in serve_config(rendered)["applications"][0]["deployments"]]
-    assert sorted(named) == sorted(deployment.name for deployment in built.deployments)
+    assert sorted(named) == sorted(
+        deployment.name for deployment in deployments_of(build(settings))
+    )
 
 
 def test_each_stage_scales_to_its_own_target_within_seconds(all_rendered):
@@ -172,19 +179,65 @@ def test_worker_pods_have_room_for_every_stage_at_its_least(rendered):
     assert needed <= room
 
 
-def test_settings_that_the_chart_sets_are_settings(all_rendered):
-    known = {f"MARQUEE_{name.upper()}" for name in Settings.model_fields} | {
-        "REDIS_URL",
-        "REDIS_CACHE_URL",
-        "QDRANT_URL",
-        "QDRANT_API_KEY",
+# Settings that the chart knows by other names than serve.settings: where each is set.
+SET_ELSEWHERE = {
+    "store": "store",
+    "topology": "serve.topology",
+    "redis_url": "redis.state",
+    "redis_cache_url": "redis.cache",
+    "qdrant_url": "qdrant",
+    "qdrant_api_key": "qdrant",
+    "qdrant_timeout_ms": "qdrant.timeoutMs",
+    "max_ongoing_requests": "serve.stages.gateway.maxOngoingRequests",
+    "replica_cpus": "serve.stages.*.cpus",
+}
+
+
+def test_every_setting_of_the_service_can_be_set_through_the_chart():
+    values = yaml.safe_load((CHART / "values.yaml").read_text())["serve"]["settings"]
+    named = {re.sub("([A-Z])", r"_\1", name).lower(): value for name, value in values.items()}
+    assert not set(named) & set(SET_ELSEWHERE)
+    assert set(named) | set(SET_ELSEWHERE) == set(Settings.model_fields)
+
+
+def test_settings_reach_the_service_as_they_were_written(render):
+    """Helm writes a million with an exponent, which is no whole number to Python."""
+    given = {"maxBodyBytes": 25_000_000, "pollS": 0.5, "accessLog": False}
+    objects = render({"serve": {"settings": given}})
+    spec = Rendered("given", objects).one("RayService")["spec"]["rayClusterConfig"]
+    (group,) = spec["workerGroupSpecs"]
+    environment = {
+        variable["name"].removeprefix("MARQUEE_").lower(): variable["value"]
+        for variable in group["template"]["spec"]["containers"][0]["env"]
+        if variable["name"].startswith("MARQUEE_") and "value" in variable
     }
+    settings = Settings(**environment)
+    assert (settings.max_body_bytes, settings.poll_s) == (25_000_000, 0.5)
+    assert settings.access_log is False
+
+
+def test_settings_that_the_chart_sets_are_settings(all_rendered):
+    names = {"REDIS_URL", "REDIS_CACHE_URL", "QDRANT_URL", "QDRANT_API_KEY"}
+    known = {f"MARQUEE_{name.upper()}" for name in Settings.model_fields} | names
     passwords = {"MARQUEE_STATE_PASSWORD", "MARQUEE_CACHE_PASSWORD"}
     for rendered in all_rendered.values():
         for where, container in rendered.containers():
             for variable in container.get("env", []):
                 if variable["name"].startswith("MARQUEE_"):
                     assert variable["name"] in known | passwords, where
+
+
+def test_no_password_travels_in_the_arguments_of_a_deployment(monkeypatch):
+    """Ray keeps them in its store."""
+    from cloudpickle import dumps
+
+    monkeypatch.setenv("MARQUEE_STORE", "/store")
+    monkeypatch.setenv("REDIS_URL", "redis://:hush@state:6379/0")
+    monkeypatch.setenv("QDRANT_API_KEY", "hush")
+    for deployment in deployments_of(application({})):
+        assert b"hush" not in dumps((deployment.init_args, deployment.init_kwargs))
+    given = Settings()
+    assert any(b"hush" in dumps(d.init_args) for d in deployments_of(build(given)))
 
 
 def test_every_ray_variable_that_the_chart_sets_is_read_by_ray(all_rendered):

@@ -60,3 +60,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- define "marquee.serveHost" -}}
 {{- printf "%s-serve-svc" (include "marquee.fullname" .) -}}
 {{- end -}}
+
+{{/* A value as programs read it: numbers without an exponent, which Helm gives millions. */}}
+{{- define "marquee.plain" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else }}{{ toJson . }}{{ end -}}
+{{- end -}}

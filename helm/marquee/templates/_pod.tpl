@@ -20,6 +20,35 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
+{{/* A container that gives a volume to the pods' user, where security.takeVolumes asks for it: the
+only one that runs as root. Call with (list $ volume path). */}}
+{{- define "marquee.takeVolume" -}}
+{{- $ := index . 0 -}}
+{{- $owner := printf "%v:%v" $.Values.security.userId $.Values.security.groupId -}}
+{{- if $.Values.security.takeVolumes -}}
+- name: take-{{ index . 1 }}
+  image: {{ include "marquee.image" $ }}
+  imagePullPolicy: {{ $.Values.image.pullPolicy }}
+  command: [bash, -c]
+  args: ['[ "$(stat -c %u:%g {{ index . 2 }})" = {{ $owner }} ] || chown -R {{ $owner }} {{ index . 2 }}']
+  resources:
+    {{- include "marquee.resources" (dict "cpu" "50m" "memory" "64Mi") | nindent 4 }}
+  securityContext:
+    runAsUser: 0
+    runAsNonRoot: false
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities:
+      drop: [ALL]
+      add: [CHOWN, DAC_OVERRIDE]
+    seccompProfile:
+      type: RuntimeDefault
+  volumeMounts:
+    - name: {{ index . 1 }}
+      mountPath: {{ index . 2 }}
+{{- end -}}
+{{- end -}}
+
 {{- define "marquee.pullSecrets" -}}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:

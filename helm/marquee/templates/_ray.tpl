@@ -7,22 +7,10 @@ application, the workers run it. */}}
 {{ include "marquee.storeEnv" . }}
 - name: MARQUEE_TOPOLOGY
   value: {{ .Values.serve.topology }}
-- name: MARQUEE_CANDIDATES
-  value: {{ .Values.serve.settings.candidates | quote }}
-- name: MARQUEE_RANK_DEPTH
-  value: {{ .Values.serve.settings.rankDepth | quote }}
-- name: MARQUEE_STAGE_TIMEOUT_MS
-  value: {{ .Values.serve.settings.stageTimeoutMs | quote }}
-- name: MARQUEE_MAX_BATCH
-  value: {{ .Values.serve.settings.maxBatch | quote }}
-- name: MARQUEE_BATCHES_IN_FLIGHT
-  value: {{ .Values.serve.settings.batchesInFlight | quote }}
-- name: MARQUEE_CACHE_TTL_S
-  value: {{ .Values.serve.settings.cacheTtlS | quote }}
-- name: MARQUEE_POLL_S
-  value: {{ .Values.serve.settings.pollS | quote }}
-- name: MARQUEE_ACCESS_LOG
-  value: {{ .Values.serve.settings.accessLog | quote }}
+{{- range $name, $value := .Values.serve.settings }}
+- name: MARQUEE_{{ snakecase $name | upper }}
+  value: {{ include "marquee.plain" $value | quote }}
+{{- end }}
 {{ include "marquee.redisEnv" . }}
 {{ include "marquee.qdrantEnv" . }}
 {{ include "marquee.mlflowEnv" . }}
@@ -60,7 +48,7 @@ application, the workers run it. */}}
 - name: QDRANT_URL
   value: {{ .enabled | ternary (printf "http://%s-qdrant:6333" (include "marquee.fullname" $)) .externalUrl | quote }}
 - name: MARQUEE_QDRANT_TIMEOUT_MS
-  value: {{ .timeoutMs | quote }}
+  value: {{ include "marquee.plain" .timeoutMs | quote }}
 {{- if .enabled }}
 - name: QDRANT_API_KEY
   valueFrom:
@@ -91,17 +79,17 @@ application, the workers run it. */}}
 - name: RAY_SERVE_THROUGHPUT_OPTIMIZED
   value: {{ .Values.serve.haproxy.enabled | ternary "1" "0" | quote }}
 - name: RAY_SERVE_HAPROXY_NBTHREAD
-  value: {{ .Values.serve.haproxy.threads | quote }}
+  value: {{ include "marquee.plain" .Values.serve.haproxy.threads | quote }}
 - name: RAY_SERVE_HAPROXY_MAXCONN
-  value: {{ .Values.serve.haproxy.maxConnections | quote }}
+  value: {{ include "marquee.plain" .Values.serve.haproxy.maxConnections | quote }}
 - name: RAY_SERVE_LOG_TO_STDERR
   value: "1"
 - name: RAY_LOG_TO_STDERR
   value: {{ .Values.serve.logToStderr | ternary "1" "0" | quote }}
 - name: RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S
-  value: {{ .Values.serve.autoscaling.reportIntervalS | quote }}
+  value: {{ include "marquee.plain" .Values.serve.autoscaling.reportIntervalS | quote }}
 - name: RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S
-  value: {{ .Values.serve.autoscaling.reportIntervalS | quote }}
+  value: {{ include "marquee.plain" .Values.serve.autoscaling.reportIntervalS | quote }}
 {{- end -}}
 
 {{- define "marquee.rayMounts" -}}

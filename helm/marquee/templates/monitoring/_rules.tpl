@@ -22,6 +22,24 @@ groups:
         labels: {severity: warning}
         annotations:
           summary: {{ "Answers do without {{ $labels.dependency }}." | quote }}
+      - alert: MarqueeRedisDown
+        expr: sum by (dependency) (rate(marquee_degraded_total{dependency=~"user_state|cache"}[2m])) / on () group_left () sum(rate(marquee_batch_size_count[2m])) > 0.5
+        for: 1m
+        labels: {severity: critical}
+        annotations:
+          summary: {{ "The Redis for {{ $labels.dependency }} does not answer." | quote }}
+      - alert: MarqueeQdrantDown
+        expr: sum by (dependency) (rate(marquee_degraded_total{dependency="retrieve"}[2m])) / on () group_left () sum(rate(marquee_batch_size_count[2m])) > 0.5
+        for: 1m
+        labels: {severity: critical}
+        annotations:
+          summary: The vector index does not answer; slates are those of popularity.
+      - alert: MarqueeStoreNotReady
+        expr: kube_statefulset_status_replicas_ready{statefulset=~"{{ include "marquee.fullname" . }}-(redis-.+|qdrant)"} < kube_statefulset_replicas
+        for: 5m
+        labels: {severity: critical}
+        annotations:
+          summary: {{ "{{ $labels.statefulset }} has pods that are not ready." | quote }}
       - alert: MarqueeNoVersion
         expr: absent(marquee_model_version == 1)
         for: 10m

@@ -146,7 +146,7 @@ spec:
       env:
         {{- include "marquee.rayEnv" . | nindent 8 }}
         - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
-          value: {{ .Values.serve.drain.timeoutS | quote }}
+          value: {{ include "marquee.plain" .Values.serve.drain.timeoutS | quote }}
         {{- include "marquee.serviceEnv" . | nindent 8 }}
         {{- with .Values.serve.extraEnv }}
         {{- toYaml . | nindent 8 }}

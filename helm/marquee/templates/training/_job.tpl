@@ -6,9 +6,9 @@
 {{- $words = concat $words (list "--input" (printf "/ratings/%s" $t.data.path | trimSuffix "/")) -}}
 {{- else -}}
 {{- $s := $t.data.synthetic -}}
-{{- $words = concat $words (list "--users" (toString $s.users) "--items" (toString $s.items) "--events" (toString $s.events)) -}}
+{{- $words = concat $words (list "--users" (include "marquee.plain" $s.users) "--items" (include "marquee.plain" $s.items) "--events" (include "marquee.plain" $s.events)) -}}
 {{- end -}}
-{{- $words = concat $words (list "--epochs" (toString $t.epochs) "--max-drop" (toString $t.maxDrop)) -}}
+{{- $words = concat $words (list "--epochs" (include "marquee.plain" $t.epochs) "--max-drop" (include "marquee.plain" $t.maxDrop)) -}}
 {{- toJson $words -}}
 {{- end -}}
 
@@ -44,6 +44,28 @@ spec:
   {{- include "marquee.pullSecrets" $ | nindent 2 }}
   securityContext:
     {{- include "marquee.podSecurity" $ | nindent 4 }}
+  {{- $takeStore := and $.Values.security.takeVolumes (not $.Values.store.url) }}
+  {{- if or $takeStore $.Values.mlflow.enabled }}
+  initContainers:
+    {{- if $takeStore }}
+    {{- include "marquee.takeVolume" (list $ "store" "/store") | nindent 4 }}
+    {{- end }}
+    {{- if $.Values.mlflow.enabled }}
+    # A training that cannot record itself fails, and is not begun anew at once.
+    - name: wait-for-mlflow
+      image: {{ include "marquee.image" $ }}
+      imagePullPolicy: {{ $.Values.image.pullPolicy }}
+      command: [bash, -c]
+      args:
+        - |
+          until wget -q -T 5 -O /dev/null http://{{ include "marquee.fullname" $ }}-mlflow:5000/health
+          do echo "waiting for MLflow"; sleep 2; done
+      resources:
+        {{- include "marquee.resources" (dict "cpu" "50m" "memory" "64Mi") | nindent 8 }}
+      securityContext:
+        {{- include "marquee.containerSecurity" $ | nindent 8 }}
+    {{- end }}
+  {{- end }}
   containers:
     - name: retrain
       image: {{ include "marquee.image" $ }}
