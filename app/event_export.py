@@ -72,7 +72,9 @@ async def export(stream: EventStream, erasures: Erasures, log: Log) -> tuple[int
     return events, erased
 
 
-async def export_and_trim(stream: TrimmedStream, log: Log, *, keep_hours: float | None) -> Exported:
+async def export_and_trim(
+    stream: TrimmedStream, erasures: Erasures, log: Log, *, keep_hours: float | None
+) -> Exported:
     """Export, then drop from the stream what is in the log and older than `keep_hours`.
 
     keep_hours: None keeps the stream as it is.

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.coalesce import Coalescer
-from app.domain import Erasure, Event, EventType, ItemId, Query, SearchFilter, Slate, UserEvents, UserId
+from app.domain import (
+    Erasure,
+    Event,
+    EventType,
+    ItemId,
+    Query,
+    SearchFilter,
+    Slate,
+    UserEvents,
+    UserId,
+)
 from app.erasing import Eraser
 from app.errors import DependencyUnavailable, InvalidRequest, NotFound
 from app.live import Live

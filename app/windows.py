@@ -60,8 +60,6 @@ def sum_slots(slots: Iterable[SlotCounts]) -> dict[ItemId, ItemWindow]:
             if place >= SLOTS - _NEWEST_MINUTE:
                 fresh[item] = fresh.get(item, 0) + count
     return {
-        item: ItemWindow(
-            views.get(item, 0), clicks.get(item, 0), total, float(fresh.get(item, 0))
-        )
+        item: ItemWindow(views.get(item, 0), clicks.get(item, 0), total, float(fresh.get(item, 0)))
         for item, total in wanted.items()
     }

@@ -72,7 +72,7 @@ class RedisErasures:
     async def left(self, erasure: Erasure) -> dict[str, str]:
         """What is wrong with an erased user's state: place -> what; empty when nothing is."""
         with _translated():
-            text: bytes | None = await self._redis.get(user_key(erasure.user_id))
+            text: Any = await self._redis.get(user_key(erasure.user_id))
         line = f"{erasure.event_id}|{ERASED}|\n".encode()
         if text is None:
             return {"state": "it no longer says that the user is erased: send the DELETE again"}

@@ -19,8 +19,8 @@ from starlette.responses import FileResponse
 
 from app import domain
 from app.api import schemas
-from app.api.users import add_users
 from app.api.edge import Call, Edge, error_body, error_headers
+from app.api.users import add_users
 from app.errors import InvalidRequest, MarqueeError
 from app.service import Page, Service
 from app.settings import Settings

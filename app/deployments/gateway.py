@@ -36,7 +36,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, api: object) -> AsyncIterator[None]:
-        """Follow promotions and the online state, and report metrics for as long as the API is served."""
+        """While the API is served: follow promotions and the online state, report metrics."""
         reporting = asyncio.create_task(RayMetrics(self._ingress.service.metrics).follow())
         try:
             async with self._ingress.promotion.followed(api), self._ingress.live.followed():

@@ -29,16 +29,16 @@ def adjusted(
 
     heat: float32[I], None when nothing moves. genre_matrix: float32[I,G], rows sum to 1 or 0.
     """
-    recent = histories.recent if session_weight and histories.recent is not None else None
-    users = np.flatnonzero(recent) if recent is not None else np.empty(0, np.int64)
-    if (heat is None or not trend_weight) and not len(users):
+    recent = [] if histories.recent is None else histories.recent.tolist()
+    in_session = [b for b, count in enumerate(recent) if count and session_weight]
+    if (heat is None or not trend_weight) and not in_session:
         return scores
     present = candidates.items >= 0
     moved = np.zeros_like(scores)
     if heat is not None and trend_weight:
         moved += trend_weight * heat[candidates.items]
-    for b in users:
-        newest = histories.of(b)[-int(recent[b]) :]  # type: ignore[index]
+    for b in in_session:
+        newest = histories.of(b)[-recent[b] :]
         taste = genre_matrix[newest].mean(axis=0)
         moved[b] += session_weight * (genre_matrix[candidates.items[b]] @ taste)
     return np.where(present, scores + _spread(scores, present) * moved, scores)

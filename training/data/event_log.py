@@ -33,6 +33,8 @@ from training.errors import UserError
 POSITIVE_EVENTS = ("click", "watch", "like")
 WITHDRAWN_BY = "dislike"
 NOTHING_READ = "0-0"
+
+
 @dataclass(frozen=True)
 class Erased:
     """An erasure: the event id that it came after, and its time in unix seconds."""
