@@ -16,6 +16,8 @@ DEMO_FLAGS ?=
 # make serve, make bench: where the bundles are. `make demo` fills the default.
 STORE ?= .marquee/demo/store
 BENCH_FLAGS ?= --json
+FAULTS_FLAGS ?= --json
+LOAD_FLAGS ?= --json
 # make image: its name, and where pip finds torch's build (see the Dockerfile).
 IMAGE ?= marquee:0.1.0
 TORCH_INDEX_URL ?=
@@ -66,6 +68,15 @@ serve: setup ## Serve the published bundle: STORE=DIR or s3://..., PORT=8000
 bench: setup ## Measure the served bundle against an empty endpoint: STORE=DIR
 	@exec $(BIN)/marquee bench serve --store $(STORE) $(BENCH_FLAGS)
 
+.PHONY: faults
+faults: setup ## Hurt the served bundle under load and count what users notice: STORE=DIR
+	@exec $(BIN)/marquee bench faults --store $(STORE) $(FAULTS_FLAGS)
+
+.PHONY: load
+load: setup ## A load test: SCENARIO=normal|peak|stress|autoscale, DURATION=seconds, STORE=DIR
+	@exec $(BIN)/marquee bench load --store $(STORE) --scenario $(or $(SCENARIO),normal) \
+	  $(if $(DURATION),--duration-s $(DURATION)) $(LOAD_FLAGS)
+
 .PHONY: k8s
 k8s: setup ## Write k8s/ and the chart's schema, README and dashboards from the chart
 	$(BIN)/python -m helm.generate
@@ -115,6 +126,11 @@ kind-down: ## Delete that cluster
 lock: setup ## Write requirements.lock from what .venv holds
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+
+.PHONY: rectools
+rectools: setup ## Put RecTools, which the lock cannot hold, in .rectools: a baseline to measure against
+	$(BIN)/python -m pip install --no-deps --upgrade --target .rectools \
+		--requirement requirements.rectools.txt
 
 .PHONY: clean
 clean: ## Remove caches and the demo's output

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from app.adapters.event_log import EventLog
 from app.adapters.indexes import open_index
-from app.adapters.local_stages import LocalStages
 from app.adapters.none import NoErasures, NoSlateCache, NoUserState, NoWindowCounts
 from app.adapters.redis_cache import RedisSlateCache
 from app.adapters.redis_erasures import RedisErasures
@@ -36,6 +35,9 @@ from app.promotion import Promotion, Stages
 from app.recall import RecallRetriever
 from app.service import Service
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.adapters.local_stages import LocalStages
 
 _ERASE_TIMEOUT_S = 10.0  # for one page of the stream; nobody else waits for it
 
@@ -89,12 +91,15 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         batches_in_flight=settings.batches_in_flight,
         live=live,
         eraser=_eraser(settings, erasures, cache),
+        max_wait_s=settings.max_wait_ms / 1000,
     )
     return Ingress(service, promotion, live)
 
 
 def local_stages(settings: Settings) -> LocalStages:
     """The stages inside this process."""
+    from app.adapters.local_stages import LocalStages  # torch and LightGBM: only where they run
+
     return LocalStages(
         bundle_store(settings).locate,
         lambda bundle: open_index(settings, bundle),

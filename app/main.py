@@ -43,7 +43,14 @@ def _stage(settings: Settings, stage: type) -> Deployment:
 
 
 def _replica(settings: Settings) -> dict[str, Any]:
-    return {"logging_config": _QUIET, "ray_actor_options": {"num_cpus": settings.replica_cpus}}
+    return {
+        "logging_config": _QUIET,
+        "ray_actor_options": {"num_cpus": settings.replica_cpus},
+        # How soon a dead replica is replaced; by default the controller looks every 10 s.
+        "health_check_period_s": 1.0,
+        # Not said where it is one: a config file may then say that Serve shall scale.
+        **({"num_replicas": settings.replicas} if settings.replicas > 1 else {}),
+    }
 
 
 def app(_arguments: dict[str, str]) -> Application:

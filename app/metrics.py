@@ -107,11 +107,16 @@ class Metrics:
             "Users erased.",
             registry=self._registry,
         )
+        self._by_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
-        self._requests.labels(route, str(status)).inc()
-        self._latency.labels(route).observe(seconds)
+        known = self._by_route.get((route, status))
+        if known is None:  # looking children up by their labels costs more than counting
+            known = self._requests.labels(route, str(status)), self._latency.labels(route)
+            self._by_route[route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

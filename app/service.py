@@ -61,6 +61,7 @@ class Service:
         batches_in_flight: int,
         live: Live,
         eraser: Eraser | None,
+        max_wait_s: float,
     ) -> None:
         """eraser: None without user state."""
         self._current = current
@@ -70,11 +71,17 @@ class Service:
         self._state = state
         self.metrics = metrics
         self._coalescer = Coalescer(
-            self._recommend_batch, max_batch=max_batch, max_in_flight=batches_in_flight
+            self._recommend_batch,
+            max_batch=max_batch,
+            max_in_flight=batches_in_flight,
+            max_wait_s=max_wait_s,
         )
 
     async def recommend(self, query: Query) -> Slate:
-        """A slate; waits for and walks with whoever asks at the same time."""
+        """A slate; waits for and walks with whoever asks at the same time.
+
+        Raises Overloaded when the wait would be too long.
+        """
         self._check_genres(query.genres)
         return await self._coalescer.submit(query)
 

@@ -82,12 +82,22 @@ class Settings(BaseSettings):
         "",
         description="Event log to erase users from at once; empty: the next export does it.",
     )
+    replicas: int = Field(
+        1,
+        gt=0,
+        description="Replicas of each deployment, where Serve's config says nothing else.",
+    )
     max_batch: int = Field(64, gt=0, description="Most requests that walk the graph together.")
     batches_in_flight: int = Field(
         2, gt=0, description="Batches that one ingress replica has in the graph at once."
     )
+    max_wait_ms: int = Field(
+        500,
+        gt=0,
+        description="Longest wait for a batch, milliseconds; who would wait longer gets 429.",
+    )
     max_ongoing_requests: int = Field(
-        1000, gt=0, description="Requests one ingress replica holds before others wait outside."
+        5000, gt=0, description="Requests one ingress replica holds; those beyond it get 503."
     )
     replica_cpus: float = Field(
         0.1, ge=0, description="Ray CPUs reserved per replica; small on a laptop, 1 on a cluster."
@@ -97,6 +107,9 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         1_000_000, gt=0, description="Largest request body that is read, bytes."
+    )
+    body_timeout_ms: int = Field(
+        10_000, gt=0, description="Longest wait for a request's whole body, milliseconds."
     )
     access_log: bool = Field(True, description="One log line per request.")
 

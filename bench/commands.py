@@ -1,4 +1,4 @@
-"""`marquee bench serve` and `prepare`; `ramp` and `autoscale` are registered beside them."""
+"""`marquee bench serve` and `prepare`; the others are registered beside them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import processes, ramp_commands
+from bench import fault_commands, processes, ramp_commands
 from bench.ramp_commands import clients_of
 from training.errors import UserError
 
@@ -24,6 +24,8 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure the running product.", no_args_is_help=True)
     bench.command("serve")(serve)
     bench.command("prepare")(prepare)
+    bench.command("faults")(fault_commands.faults)
+    bench.command("load")(fault_commands.load)
     bench.command("ramp")(ramp_commands.ramp)
     bench.command("autoscale")(ramp_commands.autoscale)
     app.add_typer(bench, name="bench")

@@ -1,4 +1,4 @@
-"""What a model has to beat: popularity, recent popularity, EASE and iALS.
+"""What a model has to beat: chance, popularity, recent popularity, EASE, iALS and BPR.
 
 Each baseline is fitted on events given as user and item indices, and returns a `Scorer`, which
 gives float32 [B, I] scores of the whole catalogue for B users by index.
@@ -93,25 +93,58 @@ def ease(events: Events, seed: int) -> Scorer:
     return lambda users: np.asarray(met[users] @ weights)
 
 
-def ials(events: Events, seed: int) -> Scorer:
-    """Implicit ALS (Hu, Koren, Volinsky, 2008): 128 factors, 15 iterations, untuned."""
+@dataclass(frozen=True)
+class IalsSettings:
+    """What iALS is tuned by, and what it has untuned."""
+
+    factors: int = 128
+    alpha: float = 1.0
+    regularization: float = 0.05
+
+
+def ials(events: Events, seed: int, settings: IalsSettings | None = None) -> Scorer:
+    """Implicit ALS (Hu, Koren, Volinsky, 2008), 15 iterations; untuned without `settings`."""
     from implicit.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
     # implicit runs its own threads; BLAS threads inside them make it several times slower.
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
-            factors=128, regularization=0.05, alpha=1.0, iterations=15, random_state=seed
+            **vars(settings or IalsSettings()), iterations=15, random_state=seed
         )
         model.fit(events.matrix(), show_progress=False)
     return lambda users: model.user_factors[users] @ model.item_factors.T
 
 
+def bpr(events: Events, seed: int) -> Scorer:
+    """Matrix factorisation under BPR (Rendle et al., 2009): 64 factors, 60 passes, untuned."""
+    from implicit.bpr import BayesianPersonalizedRanking
+
+    model = BayesianPersonalizedRanking(
+        factors=64, learning_rate=0.05, regularization=0.01, iterations=60, random_state=seed,
+        num_threads=1,  # several draw in an order of their own
+    )  # fmt: skip
+    model.fit(events.matrix(), show_progress=False)
+    return lambda users: model.user_factors[users] @ model.item_factors.T
+
+
+def random(events: Events, seed: int) -> Scorer:
+    """Scores without any sense, the same for a user whoever is asked with it."""
+
+    def score(users: np.ndarray) -> np.ndarray:
+        rows = [np.random.default_rng((seed, int(user))).random(events.n_items) for user in users]
+        return np.array(rows, dtype=np.float32).reshape(len(users), events.n_items)
+
+    return score
+
+
 BASELINES: dict[str, Callable[[Events, int], Scorer]] = {
+    "random": random,
     "popularity": popularity,
     "recent-popularity": recent_popularity,
     "ease": ease,
     "ials": ials,
+    "bpr": bpr,
 }
 
 

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from training import evaluate_command
+from training.errors import UserError
 
 console = Console(stderr=True)
 
@@ -20,13 +21,21 @@ Examples:
 
 - `marquee train data/ --out run/`
 - `marquee train data/ --out run/ --protocol user-temporal --workers 4 --json`
+- `marquee train data/ --out run/ --recipe recipe.yaml`
 - `marquee train data/ --out run/ --resume`
+"""
+RECIPE_HELP = """Print a recipe file: every setting of a training, each under what it is.
+
+Any of them can be left out of a file; `marquee train --recipe` fills them in.
+
+Example: `marquee recipe --protocol user-random > recipe.yaml`
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("train", help=TRAIN_HELP)(train_command)
+    app.command("recipe", help=RECIPE_HELP)(recipe_command)
     evaluate_command.register(app)
 
 
@@ -49,6 +58,10 @@ def train_command(
         typer.Option(help="Leave out users and items with fewer events; by default none."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random; 0 by default.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings as YAML or JSON; see `marquee recipe`."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint of RUN.")
     ] = False,
@@ -59,7 +72,7 @@ def train_command(
     """Train a run."""
     from training.train import Request, train
 
-    request = Request(data, out, workers, protocol, k_core, seed, epochs, resume)
+    request = Request(data, out, workers, protocol, k_core, seed, epochs, resume, recipe)
     with console.status("Reading and splitting the data") as status:
 
         def report(line: str) -> None:
@@ -71,3 +84,18 @@ def train_command(
         typer.echo(json.dumps(run.model_dump()))
     else:
         typer.echo(f"{out}: {len(run.epochs)} epochs, the best is {run.best_epoch}")
+
+
+def recipe_command(
+    protocol: Annotated[
+        str, typer.Option(help="The protocol whose recipe it is.")
+    ] = "leave-one-out",
+) -> None:
+    """Print a recipe file."""
+    from training.data.splits import PROTOCOLS
+    from training.recipe import recipe_for
+    from training.recipe_file import recipe_text
+
+    if protocol not in PROTOCOLS:
+        raise UserError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    typer.echo(recipe_text(recipe_for(protocol)), nl=False)

@@ -17,11 +17,13 @@ from scipy import sparse
 
 from training.baselines import Events, Scorer
 from training.data.dataset import Dataset
+from training.data.features import genre_matrix
 from training.data.output import staged_directory
 from training.data.splits import TEST, TRAIN, VALIDATION, Split
 from training.metrics import Interval, hit_matrix, summarise
 from training.model.ranking import CatalogueInputs, ranker_features
-from training.model.two_tower import UserTower
+from training.model.transformer import load_tower
+from training.slices import Slice, make_slices, measure
 
 _SCORES_AT_ONCE = 8_000_000  # elements of the score matrix held in memory
 DUMP_MARKER = "recommendations.parquet"
@@ -67,13 +69,13 @@ class TowerScorer:
 
     def __init__(self, model_dir: Path, known: Known) -> None:
         """model_dir: what `UserTower.save` wrote."""
-        self._tower = UserTower.load(model_dir)
+        self._tower = load_tower(model_dir)
         self._item_vectors = self._tower.item_vectors.numpy()
         self._known = known
 
     def __call__(self, users: np.ndarray) -> np.ndarray:
         """Scores float32 [b, I] of user_idx int [b]."""
-        vectors = self._tower.encode_ragged(*self._known.histories(users))
+        vectors = self._tower.encode_ragged(*self._known.histories(users), users)
         return vectors @ self._item_vectors.T
 
 
@@ -121,6 +123,7 @@ class Evaluation:
     users: np.ndarray  # user_idx int32 [U], ascending
     lists: dict[str, Lists]
     metrics: dict[str, dict[str, Interval]]  # model -> "ndcg@10" -> Interval
+    slices: dict[str, list[dict[str, Any]]]  # model -> by, name, users and metrics of each slice
 
     @cached_property
     def n_recommendable(self) -> int:
@@ -141,6 +144,7 @@ class Evaluation:
                 name: {metric: vars(interval) for metric, interval in metrics.items()}
                 for name, metrics in self.metrics.items()
             },
+            "slices": self.slices,
         }
 
 
@@ -165,7 +169,7 @@ def evaluate(
     split: Split,
     models: Mapping[str, Scorer],
     *,
-    ks: Sequence[int] = (5, 10, 20),
+    ks: Sequence[int] = (5, 10, 20, 50, 100),
     seed: int = 0,
 ) -> Evaluation:
     """Rank the catalogue by each model for every user with TEST events, and measure the lists.
@@ -178,7 +182,9 @@ def evaluate(
     users = np.unique(held_out.user)
     relevant, offsets = held_out.histories(users)
     ks = tuple(sorted(set(ks)))
-    lists, metrics = {}, {}
+    genres = genre_matrix(dataset.items["genres"].to_pylist())[1]
+    parts = _slices(dataset, known, users)
+    lists, metrics, slices = {}, {}, {}
     for name, model in models.items():
         lists[name] = rank_catalogue(model, users, known, ks[-1])
         items = lists[name].items
@@ -189,8 +195,37 @@ def evaluate(
             known.catalogue,
             cutoffs=ks,
             seed=seed,
+            genres=genres if genres.shape[1] else None,
         )
-    return Evaluation(dataset, split, seed, ks, users, lists, metrics)
+        slices[name] = [_measured(part, items, relevant, offsets, ks, seed) for part in parts]
+    return Evaluation(dataset, split, seed, ks, users, lists, metrics, slices)
+
+
+def _slices(dataset: Dataset, known: Known, users: np.ndarray) -> list[Slice]:
+    """The slices of test users and of the catalogue, by what is known before TEST."""
+    events = known.events
+    first_met = None
+    if events.timestamp is not None:
+        order = np.argsort(events.timestamp, kind="stable")
+        first_met = np.zeros(dataset.n_items)
+        first_met[events.item[order][::-1]] = np.arange(len(order))[::-1] / len(order)
+    lengths = np.diff(events.histories(users)[1])
+    counts = np.bincount(events.item, minlength=dataset.n_items)
+    return make_slices(lengths, counts, first_met)
+
+
+def _measured(
+    part: Slice,
+    items: np.ndarray,
+    relevant: np.ndarray,
+    offsets: np.ndarray,
+    ks: tuple[int, ...],
+    seed: int,
+) -> dict[str, Any]:
+    """A slice of a model's lists as JSON has it."""
+    n_users, metrics = measure(part, items, relevant, offsets, cutoffs=ks, seed=seed)
+    figures = {name: vars(interval) for name, interval in metrics.items()}
+    return {"by": part.by, "name": part.name, "users": n_users, "metrics": figures}
 
 
 def rank_catalogue(model: Scorer, users: np.ndarray, known: Known, k: int) -> Lists:

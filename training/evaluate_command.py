@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from training.data.dataset import Dataset
     from training.data.splits import Split
     from training.evaluate import Evaluation, Known
+    from training.metrics import Interval
 
 console = Console(stderr=True)
 
@@ -35,11 +36,15 @@ and not kept.
 Examples:
 
 - `marquee evaluate run/ --models two-tower,ranked,popularity,ease`
+- `marquee evaluate run/ --report evaluation.html`
 - `marquee evaluate data/ --protocol user-temporal --models two-tower,ease --k 10,50 --json`
 """
 LEARNED = ("two-tower", "ranked")
-METRICS = ("recall", "recall_min", "hit", "precision", "map", "mrr", "coverage")
-_PIPE_WIDTH = 110  # columns of the table where there is no terminal to ask
+METRICS = (
+    "recall", "recall_min", "hit", "precision", "map", "mrr", "coverage", "gini", "diversity"
+)  # fmt: skip
+UNASKED = ("sasrec",)  # models that only --models brings in
+_PIPE_WIDTH = 130  # columns of the table where there is no terminal to ask
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,18 @@ def evaluate_command(
         typer.Option(
             metavar="NAME,...",
             help="Of two-tower, ranked (by the second stage), popularity, recent-popularity, "
-            "ease, ials; by default all that apply.",
+            "ease, ials (tuned on VALIDATION), bpr, random and sasrec (RecTools', see `make "
+            "rectools`); by default all that apply but sasrec.",
         ),
     ] = None,
-    k: Annotated[str, typer.Option(metavar="K,...", help="Lengths of list.")] = "5,10,20",
+    k: Annotated[str, typer.Option(metavar="K,...", help="Lengths of list.")] = "5,10,20,50,100",
     dump_to: Annotated[
         Path | None,
         typer.Option("--dump", metavar="DIR", help="Write the events and the lists as Parquet."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write one page with tables and plots."),
     ] = None,
     seed: Annotated[
         int, typer.Option(help="Draws iALS's start, the intervals and, for data, the split.")
@@ -87,6 +97,7 @@ def evaluate_command(
     """Evaluate a run or the baselines."""
     from training.data.output import check_replaceable
     from training.evaluate import DUMP_MARKER, Known, dump, evaluate
+    from training.evaluation_report import write_report
 
     ks = cutoffs(k)
     if dump_to is not None:
@@ -98,19 +109,23 @@ def evaluate_command(
         subject = read_subject(judged, protocol, seed)
         names = model_names(subject, models)
         known = Known.of(subject.dataset, subject.split)
-        scorers = {}
+        scorers, notes = {}, {}
         for name in names:
             status.update(f"Fitting {name}" if name not in LEARNED else f"Loading {name}")
-            scorers[name] = scorer(name, subject, known, seed)
+            scorers[name] = scorer(name, subject, known, seed, notes)
         status.update("Ranking the catalogue for every test user")
         result = evaluate(subject.dataset, subject.split, scorers, ks=ks, seed=seed)
+        document = result.to_json() | notes
         if subject.run is not None:
-            write_evaluation(subject.run, result.to_json())
+            write_evaluation(subject.run, document)
+        if report is not None:
+            status.update(f"Writing {report}")
+            write_report(result, document, subject.run, report)
         if dump_to is not None:
             status.update(f"Writing {dump_to}")
             dump(result, dump_to)
     if as_json:
-        typer.echo(json.dumps(result.to_json()))
+        typer.echo(json.dumps(document))
     else:
         _print(result)
 
@@ -184,33 +199,49 @@ def model_names(subject: Subject, text: str | None) -> list[str]:
     """The models asked for, each once; without `text` all that the subject allows."""
     from training.baselines import BASELINES, EASE_MAX_ITEMS
 
+    baselines = (*BASELINES, *UNASKED)
     learned = LEARNED if subject.run is not None else ()
     if text is None:
-        left_out = set() if subject.dataset.has_time else {"recent-popularity"}
+        left_out = set(UNASKED)
+        left_out |= set() if subject.dataset.has_time else {"recent-popularity"}
         if subject.dataset.n_items > EASE_MAX_ITEMS:
             left_out.add("ease")
-        return [name for name in (*learned, *BASELINES) if name not in left_out]
+        return [name for name in (*learned, *baselines) if name not in left_out]
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        if name not in (*LEARNED, *BASELINES):
-            known = ", ".join((*LEARNED, *BASELINES))
+        if name not in (*LEARNED, *baselines):
+            known = ", ".join((*LEARNED, *baselines))
             raise UserError(f"unknown model {name!r} in --models: choose from {known}")
         if name in LEARNED and not learned:
             raise UserError(f"{name} is learned: name it in --models or name a run")
     return names
 
 
-def scorer(name: str, subject: Subject, known: Known, seed: int) -> Scorer:
-    """The model called `name`: a baseline fitted on what is known, or one of the run's."""
+def scorer(
+    name: str, subject: Subject, known: Known, seed: int, notes: dict[str, Any] | None = None
+) -> Scorer:
+    """The model called `name`: a baseline fitted on what is known, or one of the run's.
+
+    notes: told what the document should say of how it was made.
+    """
     import lightgbm
     import numpy as np
 
-    from training.baselines import BASELINES
+    from training.baseline_tuning import tune_ials
+    from training.baselines import BASELINES, ials
     from training.data.splits import TRAIN, VALIDATION
     from training.evaluate import RankedScorer, TowerScorer
     from training.inputs import catalogue_inputs, ranker_user_inputs
     from training.run import MODEL
+    from training.sasrec import sasrec
 
+    if name == "sasrec":
+        return sasrec(known.events, seed)
+    if name == "ials":
+        settings, ndcg = tune_ials(subject.dataset, subject.split, seed)
+        if notes is not None:
+            notes["tuned"] = {"ials": vars(settings) | {"validation_ndcg@10": ndcg}}
+        return ials(known.events, seed, settings)
     if subject.run is None or name in BASELINES:
         return BASELINES[name](known.events, seed)
     model_dir, dataset = subject.run / MODEL, subject.dataset
@@ -237,6 +268,11 @@ def write_evaluation(run: Path, document: dict[str, Any]) -> None:
     staging.replace(file)
 
 
+def _cell(metrics: Mapping[str, Interval], name: str) -> str:
+    """A metric's value, - where the data has none (diversity without genres)."""
+    return f"{metrics[name].value:.4f}" if name in metrics else "-"
+
+
 def _print(result: Evaluation) -> None:
     """One table for each length of list, on stdout."""
     out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
@@ -247,7 +283,7 @@ def _print(result: Evaluation) -> None:
             table.add_column(column, justify="right", no_wrap=True)
         for name, metrics in result.metrics.items():
             ndcg = metrics[f"ndcg@{k}"]
-            others = (f"{metrics[f'{metric}@{k}'].value:.4f}" for metric in METRICS)
+            others = (_cell(metrics, f"{metric}@{k}") for metric in METRICS)
             interval = f"{ndcg.low:.4f}-{ndcg.high:.4f}"
             table.add_row(name, f"{ndcg.value:.4f}", interval, *others)
         out.print(table)

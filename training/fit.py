@@ -14,8 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from training.baselines import Events
 from training.evaluate import Known, rank_catalogue
 from training.metrics import hit_matrix, user_metrics
-from training.model.losses import full_softmax, sampled_softmax
+from training.model.transformer import TransformerConfig, TransformerTower
 from training.model.two_tower import ItemTower, TowerConfig, UserTower
+from training.objective import Objective
 from training.recipe import Recipe
 from training.sequences import Batch, Sequences
 
@@ -29,43 +30,52 @@ class TrainingData:
 
     train: the events to learn from. validation: the events of VALIDATION that choose the epoch.
     item_features: float32 [I, F]. catalogue: bool [I], items that may be recommended.
+    low: bool [events of train], those whose rating is under the recipe's `given_below`; None where
+        its loss does not ask.
     """
 
     train: Events
     validation: Events
     item_features: np.ndarray
     catalogue: np.ndarray
+    low: np.ndarray | None = None
 
 
 class TwoTower(nn.Module):
     """Both towers and their loss; input and output item vectors are the same."""
 
-    def __init__(self, recipe: Recipe, item_features: Tensor) -> None:
+    def __init__(self, recipe: Recipe, data: TrainingData) -> None:
         super().__init__()
-        self.item_tower = ItemTower(item_features, recipe.id_dropout)
-        self.user_tower = UserTower(
-            TowerConfig(
-                history_length=recipe.history_length,
-                half_lives=recipe.half_lives,
-                hidden=recipe.hidden,
-                dropout=recipe.dropout,
-            )
+        events = np.bincount(data.train.item, minlength=data.train.n_items)
+        known = torch.from_numpy(events > 0) if recipe.unseen_by_features else None
+        self.objective = Objective(recipe, events)
+        self._id_dropout = recipe.id_dropout
+        self.item_tower = ItemTower(
+            torch.from_numpy(data.item_features), recipe.id_dropout, known=known
         )
+        self.user_tower = _user_tower(recipe, data.train.n_users)
 
     def forward(self, batch: Batch, sampled: Tensor | None) -> Tensor:
         """This worker's part of the mean loss of the global batch, a scalar.
 
-        sampled: int64 [M] negatives shared by all positions; None scores the whole catalogue.
+        sampled: of the objective's `draw`, shared by all positions.
         """
         items = self.item_tower()
         predicted = batch.weights.any(dim=2)
-        users = self.user_tower(functional.embedding(batch.history, items), predicted)
-        targets, weights = batch.targets[predicted], batch.weights[predicted]
-        if sampled is None:
-            loss = full_softmax(users, items, targets, weights)
-        else:
-            loss = sampled_softmax(users, items, targets, weights, sampled)
+        users = self.user_tower(
+            functional.embedding(batch.history, items), predicted, self._known_users(batch.users)
+        )
+        given = batch.given[:, None].expand(-1, predicted.shape[1], -1)[predicted]
+        loss = self.objective(
+            users, items, batch.targets[predicted], batch.weights[predicted], sampled, given
+        )
         return loss / batch.positions
+
+    def _known_users(self, users: Tensor) -> Tensor | None:
+        """The windows' user_idx, some of them as if unknown, so that new users are practised."""
+        if self.user_tower.user_ids is None:
+            return None
+        return users.masked_fill(torch.rand(len(users)) < self._id_dropout, -1)
 
     def scoring_tower(self) -> UserTower:
         """The user tower in inference mode, holding the present item vectors."""
@@ -87,7 +97,7 @@ class Learner:
         self._recipe, self._data = recipe, data
         self._seed, self._rank, self._workers = seed, rank, workers
         torch.manual_seed(seed)
-        self._model = TwoTower(recipe, torch.from_numpy(data.item_features))
+        self._model = TwoTower(recipe, data)
         self._average = copy.deepcopy(self._model)
         self._steps = 0
         self._precision = torch.autocast("cpu", torch.bfloat16, enabled=_multiplies_bfloat16())
@@ -107,6 +117,8 @@ class Learner:
             window=recipe.history_length,
             ahead=recipe.targets_ahead,
             shuffled=recipe.shuffled,
+            low=data.low,
+            given=recipe.given_negatives,
         )
 
     def run_epoch(self, epoch: int) -> float:
@@ -127,7 +139,7 @@ class Learner:
             workers=self._workers,
         ):
             with self._precision:
-                loss = self._step(batch, self._sample(negatives))
+                loss = self._step(batch, self._model.objective.draw(negatives))
             self._optimiser.zero_grad()
             # Workers' gradients are averaged, and each holds a part of the sum.
             (loss * self._workers).backward()
@@ -146,7 +158,10 @@ class Learner:
         mine = users[self._rank :: self._workers]
         vectors = tower.item_vectors.numpy().T
         lists = rank_catalogue(
-            lambda some: tower.encode_ragged(*known.histories(some)) @ vectors, mine, known, CUTOFF
+            lambda some: tower.encode_ragged(*known.histories(some), some) @ vectors,
+            mine,
+            known,
+            CUTOFF,
         )
         relevant, offsets = data.validation.histories(mine)
         hits = hit_matrix(lists.items, relevant, offsets, data.train.n_items)
@@ -186,19 +201,27 @@ class Learner:
         average, present = self._average.parameters(), self._model.parameters()
         torch._foreach_lerp_(list(average), list(present), 1 - decay)
 
-    def _sample(self, rng: np.random.Generator) -> Tensor | None:
-        """The step's negatives, the same for every worker; None where the softmax is full."""
-        n_items = self._data.train.n_items
-        if n_items <= self._recipe.full_softmax_items:
-            return None
-        return torch.from_numpy(rng.integers(0, n_items, self._recipe.sampled_items))
-
     def _sum_over_workers(self, value: float) -> float:
         if self._workers == 1:
             return value
         total = torch.tensor([value], dtype=torch.float64)
         distributed.all_reduce(total)
         return float(total)
+
+
+def _user_tower(recipe: Recipe, n_users: int) -> UserTower:
+    """The recipe's user tower, untrained."""
+    shape: dict[str, Any] = {
+        "history_length": recipe.history_length,
+        "half_lives": recipe.half_lives,
+        "hidden": recipe.hidden,
+        "dropout": recipe.dropout,
+        "users": n_users if recipe.user_ids else 0,
+    }
+    if recipe.encoder == "transformer":
+        blocks, heads = recipe.transformer_blocks, recipe.transformer_heads
+        return TransformerTower(TransformerConfig(**shape, blocks=blocks, heads=heads))
+    return UserTower(TowerConfig(**shape))
 
 
 def _mix(*numbers: int) -> int:

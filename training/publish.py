@@ -20,7 +20,7 @@ from training.inputs import genre_shares, ranker_item_inputs, ranker_user_inputs
 from training.model.bundle import Bundle, BundleError
 from training.model.manifest import DataRecord, Manifest, SplitRecord, TrackingRecord
 from training.model.store import Production
-from training.model.two_tower import UserTower
+from training.model.transformer import load_tower
 from training.run import MODEL, Run
 from training.store import Store
 from training.tracking import tracking_uri
@@ -143,7 +143,7 @@ def _popularity(dataset: Dataset) -> np.ndarray:
 
 def _usual_scores(model_dir: Path, dataset: Dataset) -> np.ndarray:
     """The tower's scores of what it would retrieve for users spread over the data set."""
-    tower = UserTower.load(model_dir)
+    tower = load_tower(model_dir)
     vectors = np.load(model_dir / "item_vectors.npy")
     if len(vectors) != dataset.n_items:
         raise UserError(
@@ -155,7 +155,7 @@ def _usual_scores(model_dir: Path, dataset: Dataset) -> np.ndarray:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     starts = np.repeat(dataset.offsets[users] - offsets[:-1], lengths)
     history = dataset.item[starts + np.arange(offsets[-1])]
-    scores = tower.encode_ragged(history, offsets) @ vectors.T
+    scores = tower.encode_ragged(history, offsets, users) @ vectors.T
     kept = min(_DRIFT_CANDIDATES, scores.shape[1])
     return np.partition(scores, -kept, axis=1)[:, -kept:]
 
@@ -166,6 +166,7 @@ def _metrics(run: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     metrics: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    metrics.pop("slices", None)  # ten times the rest, and nobody who serves asks
     return metrics
 
 

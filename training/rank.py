@@ -128,7 +128,7 @@ def _candidate_groups(
     known = Known(fold_events(dataset, split, TRAIN), split.catalogue)
     vectors = tower.item_vectors.numpy()
     lists: Lists = rank_catalogue(
-        lambda some: tower.encode_ragged(*known.histories(some)) @ vectors.T,
+        lambda some: tower.encode_ragged(*known.histories(some), some) @ vectors.T,
         users,
         known,
         candidates,

@@ -1,5 +1,7 @@
 """How the models are trained: one recipe for every data set; by default the one that serves."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -16,11 +18,51 @@ class Recipe(BaseModel):
     hidden: int = Field(256, ge=1, description="width of the user tower's first layer")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout inside the user tower")
     id_dropout: float = Field(
-        0.1, ge=0, lt=1, description="probability that a step sees an item's features alone"
+        0.1,
+        ge=0,
+        lt=1,
+        description="probability that a step sees an item's features alone, and a user's history",
     )
     targets_ahead: int = Field(1, ge=1, description="next events that a position predicts")
     shuffled: bool = Field(
         False, description="whether events are learned from in a random order, another each epoch"
+    )
+
+    encoder: Literal["decayed-sums", "transformer"] = Field(
+        "decayed-sums", description="what the user tower makes of a history's order"
+    )
+    transformer_blocks: int = Field(2, ge=1, le=8, description="layers of the transformer")
+    transformer_heads: Literal[1, 2, 4, 8] = Field(4, description="attention heads of each layer")
+    user_ids: bool = Field(
+        False,
+        description="whether every known user also has a learned vector; new users have none",
+    )
+    unseen_by_features: bool = Field(
+        False,
+        description="whether items without training events stay out of the loss and are placed by "
+        "their features alone",
+    )
+
+    loss: Literal["softmax", "sampled-softmax", "in-batch", "mixed", "bpr", "mse", "mse+bpr"] = (
+        Field("softmax", description="what training makes small; see docs/recipes.md")
+    )
+    temperature: float = Field(
+        1.0, gt=0, description="what scores are divided by in the in-batch and mixed losses"
+    )
+    sampling_power: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="sampled-softmax draws items by their events to this power; 0 is uniform",
+    )
+    given_below: float = Field(
+        3.0, description="mixed: a rating under this makes the item a negative of its user"
+    )
+    given_negatives: int = Field(
+        8, ge=1, description="mixed: such items of a user that a step sees, at most"
+    )
+    mse_share: float = Field(
+        0.5, gt=0, lt=1, description="mse+bpr: share of the first; the rest is the second's"
     )
 
     epochs: int = Field(16, ge=1, description="passes over the events, at most")

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from training.baselines import Events
 from training.data.dataset import Dataset, load
 from training.data.splits import TRAIN, VALIDATION, Split, split
 from training.errors import UserError
-from training.evaluate import events_where, fold_events
+from training.evaluate import events_where
 from training.fit import TrainingData
 from training.inputs import item_tower_features
 from training.model.two_tower import UserTower
 from training.rank import Ranker, divide_validation, fit_ranker
-from training.recipe import recipe_for
+from training.recipe import Recipe, recipe_for
+from training.recipe_file import read_recipe
 from training.run import CHECKPOINTS, MODEL, RECORD, Epoch, Run
 from training.towers import fit_towers
 from training.tracking import TrackedRun, TrackingError, tracking_uri
@@ -37,6 +39,7 @@ class Request:
     seed: int | None = None
     epochs: int | None = None
     resume: bool = False
+    recipe: Path | None = None
 
 
 def train(request: Request, report: Report) -> Run:
@@ -87,6 +90,10 @@ def _new(request: Request, dataset: Dataset) -> Run:
         raise UserError(f"{request.out} exists and is not empty: choose another directory")
     protocol = request.protocol or "leave-one-out"
     recipe = recipe_for(protocol)
+    if request.recipe is not None:
+        recipe = read_recipe(request.recipe, protocol)
+    if recipe.loss == "mixed" and not dataset.has_ratings:
+        raise UserError(f"loss mixed needs ratings, {dataset.path} has none: choose in-batch")
     if request.epochs is not None:
         recipe = recipe.model_copy(update={"epochs": request.epochs})
     k_core, seed = request.k_core or 0, request.seed or 0
@@ -111,6 +118,8 @@ def _new(request: Request, dataset: Dataset) -> Run:
 def _resumed(request: Request, dataset: Dataset) -> Run:
     """The record of the run to go on with; more epochs than it has open a finished run again."""
     run = Run.read(request.out)
+    if request.recipe is not None:
+        raise UserError(f"--recipe {request.recipe}: {request.out} goes on with its own")
     for name in ("protocol", "k_core", "seed"):
         asked, used = getattr(request, name), getattr(run, name)
         if asked not in (None, used):
@@ -141,12 +150,7 @@ def _train(
     users = divide_validation(cut, dataset.user, run.recipe, run.seed)
     choosing = np.isin(dataset.user, users.choosing)
     validation = events_where(dataset, (cut.fold == VALIDATION) & choosing)
-    data = TrainingData(
-        train=fold_events(dataset, cut, TRAIN),
-        validation=validation,
-        item_features=item_tower_features(dataset.items),
-        catalogue=cut.catalogue,
-    )
+    data = training_data(dataset, cut, run.recipe, validation)
 
     def on_epoch(epoch: Epoch) -> None:
         report(_line(epoch, run.recipe.epochs))
@@ -168,6 +172,20 @@ def _train(
         best_epoch=fitted.best.epoch,
         ranker=ranker.summary(),
         seconds={"towers": round(towers_s, 1), "ranker": round(ranker_s, 1)},
+    )
+
+
+def training_data(dataset: Dataset, cut: Split, recipe: Recipe, validation: Events) -> TrainingData:
+    """What the towers learn from under `recipe`, and the events that choose their epoch."""
+    learned = cut.fold == TRAIN
+    # Unrated is not low: a comparison with NaN is false.
+    low = dataset.rating[learned] < recipe.given_below if recipe.loss == "mixed" else None
+    return TrainingData(
+        train=events_where(dataset, learned),
+        validation=validation,
+        item_features=item_tower_features(dataset.items),
+        catalogue=cut.catalogue,
+        low=low,
     )
 
 

@@ -23,11 +23,14 @@ from qdrant_edge import (
     SearchParams,
 )
 
+from app.adapters.exact_scan import ExactScan
 from app.adapters.qdrant_rules import (
     EXACT_FROM_LIMIT,
     as_candidates,
+    has_conditions,
     is_approximate,
     least_rating,
+    merge_rows,
     short_rows,
 )
 from app.domain import Candidates, Float32s, SearchFilter
@@ -51,6 +54,8 @@ class QdrantEdgeIndex:
         except Exception as error:  # the engine has no exception classes of its own
             raise DependencyUnavailable(f"{path}: Qdrant Edge cannot load it: {error}") from error
         self._approximate = is_approximate(bundle)
+        # ADR 25: what the engine would scan is scanned by the batch.
+        self._scan = None if self._approximate else ExactScan(bundle.item_vectors)
 
     async def prepare(self) -> None:
         """Nothing is left to do after loading."""
@@ -63,6 +68,23 @@ class QdrantEdgeIndex:
         Runs inline: the engine holds the GIL while it searches (0.1-0.5 ms a query), so a thread
         would free nothing and add two switches.
         """
+        if self._scan is None:
+            return self._ask_engine(vectors, filters, limits)
+        asked = [b for b, wanted in enumerate(filters) if has_conditions(wanted)]
+        scanned = [b for b, wanted in enumerate(filters) if not has_conditions(wanted)]
+        found = self._scan.search(
+            vectors[scanned], [filters[b].exclude for b in scanned], [limits[b] for b in scanned]
+        )
+        if not asked:
+            return found
+        matching = self._ask_engine(
+            vectors[asked], [filters[b] for b in asked], [limits[b] for b in asked]
+        )
+        return merge_rows(len(filters), {tuple(scanned): found, tuple(asked): matching})
+
+    def _ask_engine(
+        self, vectors: Float32s, filters: Sequence[SearchFilter], limits: Sequence[int]
+    ) -> Candidates:
         requests = list(zip(vectors.tolist(), map(_filter, filters), limits, strict=True))
         try:
             hits = self._query(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from app.domain import Candidates
+from app.domain import Candidates, SearchFilter
 from training.model.bundle import FULL_SCAN_KB, Bundle
 
 # HNSW's beam is as wide as the limit. From about this many results on, an exact scan of 62,000
@@ -28,6 +28,16 @@ class Hit(Protocol):
 def is_approximate(bundle: Bundle) -> bool:
     """Whether searches may go through the HNSW graph, and so may miss items."""
     return bundle.item_vectors.nbytes > FULL_SCAN_KB * 1024
+
+
+def has_conditions(wanted: SearchFilter) -> bool:
+    """Whether anything but the exclusions decides which items match."""
+    return bool(
+        wanted.genres
+        or wanted.min_rating is not None
+        or wanted.year_from is not None
+        or wanted.year_to is not None
+    )
 
 
 def least_rating(min_rating: float) -> float:
@@ -54,4 +64,15 @@ def as_candidates(rows: Sequence[Sequence[Hit]]) -> Candidates:
     for b, hits in enumerate(rows):
         items[b, : len(hits)] = [hit.id for hit in hits]
         scores[b, : len(hits)] = [hit.score for hit in hits]
+    return Candidates(items, scores)
+
+
+def merge_rows(n_rows: int, parts: Mapping[tuple[int, ...], Candidates]) -> Candidates:
+    """Candidates of parts of a batch as those of the batch; a key names its part's rows."""
+    width = max((part.items.shape[1] for part in parts.values()), default=0)
+    items = np.full((n_rows, width), -1, np.int32)
+    scores = np.full((n_rows, width), -np.inf, np.float32)
+    for rows, part in parts.items():
+        items[list(rows), : part.items.shape[1]] = part.items
+        scores[list(rows), : part.items.shape[1]] = part.scores
     return Candidates(items, scores)

@@ -10,6 +10,14 @@ from redis.exceptions import RedisError
 
 from app.errors import DependencyUnavailable
 
+# A command per slate would cost its caller ten times this script. KEYS and, after the life in
+# seconds, ARGV are the slates.
+_PUT = """
+for n, key in ipairs(KEYS) do
+    redis.call('SET', key, ARGV[n + 1], 'EX', ARGV[1])
+end
+"""
+
 
 class RedisSlateCache:
     """The SlateCache port on a Redis or Valkey server (maxmemory-policy allkeys-lru)."""
@@ -18,6 +26,7 @@ class RedisSlateCache:
         self._redis: Redis = Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
         )
+        self._put = self._redis.register_script(_PUT)
         self._ttl_s = ttl_s
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
@@ -31,10 +40,7 @@ class RedisSlateCache:
     async def put(self, slates: Mapping[str, bytes]) -> None:
         """See the port."""
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for key, value in slates.items():
-                    pipe.set(key, value, ex=self._ttl_s)
-                await pipe.execute()
+            await self._put(keys=list(slates), args=[self._ttl_s, *slates.values()])
         except (RedisError, OSError) as error:
             raise DependencyUnavailable(f"cache: {error}") from error
 

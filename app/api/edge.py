@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -15,7 +16,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.errors import DependencyUnavailable, MarqueeError, PayloadTooLarge
+from app.errors import (
+    DependencyUnavailable,
+    MarqueeError,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+)
 from app.metrics import Metrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -52,13 +59,15 @@ class Edge:
         direct: Mapping[str, DirectHandler],
         metrics: Metrics,
         max_body_bytes: int,
+        body_timeout_s: float,
         access_log: bool,
     ) -> None:
         self._app = app
         self._direct = direct
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-        self._access_log = access_log
+        self._body_timeout_s = body_timeout_s
+        self._access_log = logs.AccessLog() if access_log else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
@@ -80,7 +89,7 @@ class Edge:
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
         try:
             self._check_announced_size(headers)
-            limited = _limited(receive, self._max_body_bytes)
+            limited = _limited(receive, self._max_body_bytes, self._body_timeout_s)
             handler = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
             if handler is None:
                 await self._app(scope, limited, send_noting_status)
@@ -102,10 +111,13 @@ class Edge:
         matched: Any = scope.get("route", "unmatched")
         route = str(getattr(matched, "path", matched))
         self._metrics.request(route, status, seconds)
-        if self._access_log:
-            latency_ms = round(seconds * 1000, 2)
-            _log.info(
-                "request", method=scope["method"], route=route, status=status, latency_ms=latency_ms
+        if self._access_log is not None:
+            self._access_log.note(
+                request_id=scope["call"].request_id,
+                method=scope["method"],
+                route=route,
+                status=status,
+                latency_ms=round(seconds * 1000, 2),
             )
 
     def _check_announced_size(self, headers: Mapping[bytes, bytes]) -> None:
@@ -125,13 +137,15 @@ def error_body(error: MarqueeError, request_id: str) -> bytes:
 async def send_error(send: Send, error: MarqueeError, request_id: str) -> None:
     """Answer with an error, below the framework."""
     extra = tuple(error_headers(error).items())
-    if isinstance(error, PayloadTooLarge):
+    if isinstance(error, PayloadTooLarge | RequestTimeout):
         extra += (("connection", "close"),)  # the rest of the body is not read
     await _send_json(send, error.status, error_body(error, request_id), extra)
 
 
 def error_headers(error: MarqueeError) -> dict[str, str]:
     """Headers that go with an error: when to try again, if that helps."""
+    if isinstance(error, Overloaded):
+        return {"retry-after": str(error.retry_after_s)}
     return {"retry-after": "1"} if isinstance(error, DependencyUnavailable) else {}
 
 
@@ -171,13 +185,23 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body is larger than {limit} bytes; send less at a time")
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive` that stops at the limit, for bodies that do not announce their size."""
+def _limited(receive: Receive, limit: int, timeout_s: float) -> Receive:
+    """`receive` that stops at the limit, for bodies that do not announce their size, and at the
+    time by which a body must be there: who sends a byte now and then would stay for ever."""
     read = 0
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    is_whole = False
 
     async def receive_counting() -> Message:
-        nonlocal read
-        message = await receive()
+        nonlocal read, is_whole
+        if is_whole:  # what comes after the body, a disconnect, may take its time
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTimeout(f"the body was not there after {timeout_s:g} s") from None
+        is_whole = not message.get("more_body", False)
         read += len(message.get("body", b""))
         if read > limit:
             raise _too_large(limit)

@@ -64,6 +64,7 @@ def build_api(service: Service, settings: Settings, lifespan: Lifespan) -> Edge:
         direct={"/recommend": handlers.recommend, "/feedback": handlers.feedback},
         metrics=service.metrics,
         max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_ms / 1000,
         access_log=settings.access_log,
     )
 

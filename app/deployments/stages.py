@@ -1,12 +1,14 @@
 """The stages as deployments: shells that load by version, hand over and return.
 
 Plain classes; `app.main` makes Serve deployments of them. Without settings they read those of their
-replica's environment.
+replica's environment. A replica imports only what its own stage needs: torch and LightGBM cost
+over a second and 100 MB each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from app.adapters.indexes import open_index
 from app.adapters.store import bundle_store
@@ -14,14 +16,18 @@ from app.domain import Candidates, Float32s, Histories, SearchFilter
 from app.models import Versions
 from app.ports import VectorIndex
 from app.settings import Settings
-from app.stages.embed import TowerStage
-from app.stages.rerank import RankerStage
+
+if TYPE_CHECKING:
+    from app.stages.embed import TowerStage
+    from app.stages.rerank import RankerStage
 
 
 class Embed:
     """The user tower."""
 
     def __init__(self, settings: Settings | None) -> None:
+        from app.stages.embed import TowerStage
+
         settings = settings or Settings()
         self._versions: Versions[TowerStage] = Versions(bundle_store(settings).locate, TowerStage)
 
@@ -62,6 +68,8 @@ class Rank:
     """The second stage."""
 
     def __init__(self, settings: Settings | None) -> None:
+        from app.stages.rerank import RankerStage
+
         settings = settings or Settings()
         self._versions: Versions[RankerStage] = Versions(
             bundle_store(settings).locate,

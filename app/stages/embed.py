@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.domain import Float32s, Histories
 from training.model.bundle import Bundle, BundleError
-from training.model.two_tower import UserTower
+from training.model.transformer import load_tower
 
 
 class TowerStage:
@@ -13,7 +13,7 @@ class TowerStage:
     def __init__(self, bundle: Bundle) -> None:
         """Load the tower. Raises BundleError when its weights are of another release."""
         try:
-            self._tower = UserTower.load(bundle.tower_dir)
+            self._tower = load_tower(bundle.tower_dir)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise BundleError(
@@ -23,4 +23,4 @@ class TowerStage:
 
     def embed(self, histories: Histories) -> Float32s:
         """User vectors float32[B,D]."""
-        return self._tower.encode_ragged(histories.items, histories.offsets)
+        return self._tower.encode_ragged(histories.items, histories.offsets, histories.users)

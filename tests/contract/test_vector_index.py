@@ -5,8 +5,11 @@ import stat
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient
 
+from app.adapters.exact_scan import ExactScan
 from app.adapters.qdrant_edge import QdrantEdgeIndex
 from app.adapters.qdrant_server import QdrantServerIndex
 from app.domain import SearchFilter
@@ -132,6 +135,32 @@ async def test_filters_hold_and_the_number_asked_for_is_met(index, bundle, users
     found = await _check(index, bundle, users, [wanted, NO_FILTER, wanted], [matching, 10, 5])
     assert (found.items[0, :matching] >= 0).all()
     assert (found.items[2, :5] >= 0).all()
+
+
+async def test_rows_with_and_without_conditions_share_a_batch(index, bundle, users):
+    excluded = np.arange(0, N_ITEMS, 3, dtype=np.int32)
+    filters = [SearchFilter(exclude=excluded), SearchFilter(genres=("Drama",)), NO_FILTER]
+    await _check(index, bundle, users, filters, [60, 5, 40])
+
+
+@pytest.fixture(scope="module")
+def edge(bundle):
+    """One engine for many examples."""
+    return QdrantEdgeIndex(bundle)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), limit=st.integers(0, N_ITEMS + 9), rows=st.integers(0, 4))
+def test_the_scan_finds_what_the_engine_finds(bundle, edge, seed, limit, rows):
+    rng = np.random.default_rng(seed)
+    users = rng.normal(size=(rows, 128)).astype(np.float32)
+    sizes = rng.integers(0, N_ITEMS + 1, rows)
+    excluded = [rng.permutation(N_ITEMS)[:n].astype(np.int32) for n in sizes]
+    limits = [max(1, limit - row) for row in range(rows)]
+    scanned = ExactScan(bundle.item_vectors).search(users, excluded, limits)
+    engine = edge._ask_engine(users, [SearchFilter(exclude=e) for e in excluded], limits)
+    assert scanned.items.tolist() == engine.items.tolist()
+    np.testing.assert_allclose(scanned.scores, engine.scores, rtol=1e-4, atol=1e-4)
 
 
 async def test_hundreds_of_items_can_be_excluded(index, bundle, users):

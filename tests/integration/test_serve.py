@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench.faults.service import command_line
 from tests.bundles import tiny_bundle
 
 pytestmark = pytest.mark.integration
@@ -72,7 +73,7 @@ def service(tmp_path_factory):
     port = _free_port()
     process = _serve(
         "--store", store, "--port", port, "--state-dir", path / "state",
-        MARQUEE_POLL_S="0.2",
+        MARQUEE_POLL_S="0.2", MARQUEE_BODY_TIMEOUT_MS="1000",
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 120
@@ -161,6 +162,56 @@ def test_a_promotion_switches_and_a_broken_version_does_not(service):
     assert client.post("/recommend", json={"user_id": 1}).status_code == 200
     _promote(store, "1")
     assert becomes("1")
+
+
+def _kill(service_process, name):
+    """kill -9 the first descendant with this in its command line."""
+    pid = next(pid for pid in sorted(_children(service_process.pid)) if name in command_line(pid))
+    os.kill(pid, signal.SIGKILL)
+
+
+def _until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_acknowledged_feedback_outlives_a_killed_valkey_which_comes_back(service):
+    client, _, process = service
+    event = {"user_id": "survivor", "item_id": 10, "event_type": "view"}
+    assert client.post("/feedback", json=event).status_code == 200
+    for _ in range(2):  # the state's and the cache's
+        _kill(process, "valkey-server 127.0.0.1")
+        assert client.post("/recommend", json={"user_id": 1}).status_code == 200
+    later = event | {"item_id": 20}
+    _until(lambda: client.post("/feedback", json=later).status_code == 200)
+    rows = client.get("/users/survivor/history").json()["history"]
+    assert {10, 20} <= {row["movie_id"] for row in rows}
+
+
+def test_a_killed_stage_replica_is_done_without_until_it_is_back(service):
+    client, _, process = service
+
+    def degraded():
+        response = client.post(
+            "/recommend", json={"user_id": 1}, headers={"Cache-Control": "no-cache"}
+        )
+        assert response.status_code == 200
+        return response.json()["degraded"]
+
+    _until(lambda: not degraded())
+    _kill(process, "ServeReplica:marquee:Embed")
+    assert degraded() == ["embed"]
+    _until(lambda: not degraded())
+
+
+def test_half_a_request_is_told_so_and_delays_nobody(service):
+    client, _, _ = service
+    with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=30) as half:
+        half.sendall(b'POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"user_id"')
+        assert client.post("/recommend", json={"user_id": 1}).status_code == 200
+        assert half.recv(1000).startswith(b"HTTP/1.1 408")
 
 
 def test_a_port_in_use_is_one_line_and_exit_status_2(service):

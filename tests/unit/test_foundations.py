@@ -90,7 +90,7 @@ def test_make_targets_that_are_named_exist(name):
 
 
 def test_ci_runs_the_same_targets_here_and_there():
-    for target in ("lint", "test", "demo"):
+    for target in ("lint", "test", "demo", "load"):
         assert f"make {target}" in read(ROOT / ".ci/run")
         assert f"make {target}" in read(ROOT / ".github/workflows/ci.yml")
 

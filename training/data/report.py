@@ -29,7 +29,11 @@ def write_report(path: Path, out: Path) -> int:
 
     UserError when `path` is not prepared or `out` cannot be written.
     """
-    page = render(Exploration(load(path)))
+    return write_page(render(Exploration(load(path))), out)
+
+
+def write_page(page: str, out: Path) -> int:
+    """Put a page in the file `out`, as a whole or not at all; returns its bytes."""
     aside = out.with_name(f".{out.name}.new")
     try:
         aside.write_text(page, "utf-8")
@@ -55,16 +59,16 @@ def render(seen: Exploration) -> str:
 <title>{html.escape(title)}</title>
 <style>{STYLE}</style>
 <h1>{html.escape(title)}</h1>
-{_table(_overview(seen))}
+{table(_overview(seen))}
 <div class="plots">
 {plots}
 </div>
 <h2>Cold start</h2>
-{_table([("", "users", "items"), *seen.cold])}
+{table([("", "users", "items"), *seen.cold])}
 <p>Held-out events (the last fifth of each user's) of items without an event before:
 {seen.cold_held_out:,}.</p>
 <h2>Quality</h2>
-{_table([(f"{what}", f"{count:,} {of}") for what, count, of in seen.findings])}
+{table([(f"{what}", f"{count:,} {of}") for what, count, of in seen.findings])}
 </html>
 """
 
@@ -88,12 +92,12 @@ def _overview(seen: Exploration) -> list[tuple[object, ...]]:
 
 
 def _plot(index: int, plot: Plot, seen: Exploration) -> str:
-    drawing = _svg(plot.draw(seen), salt=str(index))
+    drawing = svg(plot.draw(seen), salt=str(index))
     caption = f"<h2>{html.escape(plot.title)}</h2><p>{html.escape(plot.text)}</p>"
     return f"<figure>{caption}{drawing}</figure>"
 
 
-def _svg(figure: Figure, salt: str) -> str:
+def svg(figure: Figure, salt: str) -> str:
     """The drawing alone, without the XML declaration; ids differ from those of other drawings."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
@@ -102,7 +106,9 @@ def _svg(figure: Figure, salt: str) -> str:
     return drawing[drawing.index("<svg") :]
 
 
-def _table(rows: list[tuple[object, ...]]) -> str:
+def table(rows: list[tuple[object, ...]]) -> str:
+    """Rows as an HTML table, numbers to the right."""
+
     def cell(value: object) -> str:
         if isinstance(value, int):
             return f'<td class="number">{value:,}</td>'

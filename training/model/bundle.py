@@ -159,7 +159,7 @@ class Bundle:
 
     @property
     def tower_dir(self) -> Path:
-        """Directory for `UserTower.load`."""
+        """Directory for `load_tower`."""
         return self.path
 
     @property

@@ -6,11 +6,13 @@ batch, so that the gradient does not depend on how a batch is dealt out to worke
 computed in the type of the users' vectors, float32 or bfloat16, and all else in float32.
 """
 
+from math import log
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 _CHUNK = 256  # positions scored at once: 256 x a few thousand items stay in the cache
 
@@ -62,17 +64,91 @@ class _FullSoftmax(torch.autograd.Function):
 
 
 def sampled_softmax(
-    users: Tensor, items: Tensor, targets: Tensor, weights: Tensor, sampled: Tensor
+    users: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    sampled: Tensor,
+    log_q: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of each target against itself and the sampled items, summed.
 
-    Arguments as in `full_softmax`, and sampled: int64 [M], items drawn uniformly and shared by
-    all positions. A sampled item that is one of the position's targets is left out of its
-    denominator. Uniform samples need no logQ correction: it would be the same for every item.
+    Arguments as in `full_softmax`, and sampled: int64 [M], items drawn and shared by all
+    positions. A sampled item that is one of the position's targets is left out of its denominator.
+
+    log_q: float32 [I], the logarithm of the probability that a draw is that item. With it a
+    sample counts 1 / (M q) times, so that the denominator estimates the full softmax's (Bengio,
+    Senécal, 2008). Uniform samples do without: it would be the same for every item.
     """
+    positive = (users[:, None, :] * items[targets]).sum(2)
+    negative = _negatives(users, items, targets, weights, sampled)
+    if log_q is not None:
+        negative = negative - (log_q[sampled] + log(max(len(sampled), 1)))
+    return _cross_entropy(positive, negative, weights)
+
+
+def mixed_contrastive(
+    users: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    sampled: Tensor,
+    log_q: Tensor,
+    given: Tensor,
+) -> Tensor:
+    """As `sampled_softmax`, with negatives that each user gave beside the sampled ones.
+
+    given: int64 [T, N], items that the position's user rated low, -1 where there are fewer. They
+    count once each: nothing was drawn.
+    """
+    positive = (users[:, None, :] * items[targets]).sum(2)
+    negative = _negatives(users, items, targets, weights, sampled)
+    negative = negative - (log_q[sampled] + log(max(len(sampled), 1)))
+    own = (users[:, None, :] * items[given.clamp(min=0)]).sum(2).float()
+    own = own.masked_fill(given < 0, -torch.inf)
+    return _cross_entropy(positive, torch.cat([negative, own], dim=1), weights)
+
+
+def bpr(users: Tensor, items: Tensor, targets: Tensor, weights: Tensor, sampled: Tensor) -> Tensor:
+    """-log sigmoid(target's score - sample's score), averaged over the samples, summed.
+
+    Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, 2009. Arguments as in
+    `sampled_softmax`; a sample that is one of the position's targets is left out.
+    """
+    positive = (users[:, None, :] * items[targets]).sum(2).float()
+    negative = _negatives(users, items, targets, weights, sampled)
+    count = torch.isfinite(negative).sum(1).clamp(min=1)
+    loss = positive.new_zeros(())
+    for target, weight in zip(positive.T, weights.T, strict=True):
+        # A sample at -inf adds softplus(-inf) = 0.
+        loss = (
+            loss + (weight * functional.softplus(negative - target[:, None]).sum(1) / count).sum()
+        )
+    return loss
+
+
+def mse(users: Tensor, items: Tensor, targets: Tensor, weights: Tensor, sampled: Tensor) -> Tensor:
+    """(target's score - 1)^2 + the mean of (sample's score)^2, summed.
+
+    What was met should score 1, all else 0. Arguments as in `bpr`.
+    """
+    positive = (users[:, None, :] * items[targets]).sum(2).float()
+    negative = _negatives(users, items, targets, weights, sampled)
+    other = torch.isfinite(negative)
+    of_samples = negative.masked_fill(~other, 0).square().sum(1) / other.sum(1).clamp(min=1)
+    return (weights * (positive - 1).square()).sum() + (weights.sum(1) * of_samples).sum()
+
+
+def _negatives(
+    users: Tensor, items: Tensor, targets: Tensor, weights: Tensor, sampled: Tensor
+) -> Tensor:
+    """Scores float32 [T, M] of the samples, -inf where one is a target of the position."""
     negative = (users @ items[sampled].T.to(users.dtype)).float()
     is_target = (targets[:, :, None] == sampled) & (weights[:, :, None] > 0)
-    negative = negative.masked_fill(is_target.any(1), -torch.inf)
-    positive = (users[:, None, :] * items[targets]).sum(2)
+    return negative.masked_fill(is_target.any(1), -torch.inf)
+
+
+def _cross_entropy(positive: Tensor, negative: Tensor, weights: Tensor) -> Tensor:
+    """-log of each target's share of itself [T, P] and the negatives [T, N], weighted, summed."""
     log_total = torch.logaddexp(positive, negative.logsumexp(1, keepdim=True))
     return (weights * (log_total - positive)).sum()

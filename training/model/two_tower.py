@@ -7,6 +7,7 @@ S pooled states, D = 128. Vectors are float32, item indices are dense in [0, I).
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +27,18 @@ class TowerConfig:
     half_lives: initial half-life of each decayed sum, in events; training moves them.
     hidden: width of the first layer.
     dropout: probability, in training only.
+    users: rows of the optional table of user ids; 0 is none.
     """
 
     history_length: int = 200
     half_lives: tuple[float, ...] = (0.5, 2.0, 6.0, 20.0, 60.0)
     hidden: int = 256
     dropout: float = 0.2
+    users: int = 0
 
 
 class UserTower(nn.Module):
-    """Turns the items a user met, oldest first, into a user vector; it knows no user ids.
+    """Turns the items a user met, oldest first, into a user vector; by default it knows no ids.
 
     The history is pooled into S states, each a sum of item vectors weighted by
     ``rate ** age / sqrt(sum of rate ** (2 * age))`` where age counts events since. The first
@@ -43,6 +46,9 @@ class UserTower(nn.Module):
     ratings nor times: only the order. An empty history gives zero states, hence one fixed vector.
 
     The last coordinate of a user vector is 1, so that of an item vector is the item's bias.
+
+    With `config.users` a learned vector for each known user is added. A user without one, who came
+    after the training, is the history alone, which training also practises.
     """
 
     def __init__(self, config: TowerConfig) -> None:
@@ -50,7 +56,11 @@ class UserTower(nn.Module):
         self.config = config
         half_lives = torch.tensor(config.half_lives, dtype=torch.float32)
         self.log_half_life = nn.Parameter(half_lives.log())
-        states = (1 + len(config.half_lives)) * DIMENSION
+        self._add_layers((1 + len(config.half_lives)) * DIMENSION)
+
+    def _add_layers(self, states: int) -> None:
+        """What follows the pooled states, `states` numbers of a user."""
+        config = self.config
         self.norm = nn.LayerNorm(states)
         # The history's order acts almost linearly; the layers learn what a linear map cannot.
         self.linear = nn.Linear(states, DIMENSION - 1, bias=False)
@@ -63,29 +73,40 @@ class UserTower(nn.Module):
             nn.GELU(),
             nn.Linear(DIMENSION, DIMENSION - 1),
         )
+        self.user_ids: nn.Embedding | None = None
+        if config.users:
+            # Row 0 stands for everybody without a row, and stays zero.
+            self.user_ids = nn.Embedding(1 + config.users, DIMENSION - 1, padding_idx=0)
+            nn.init.zeros_(self.user_ids.weight)
         self.register_buffer("item_vectors", torch.zeros(0, DIMENSION), persistent=False)
         self.item_vectors: Tensor
 
-    def forward(self, history: Tensor, at: Tensor) -> Tensor:
+    def forward(self, history: Tensor, at: Tensor, users: Tensor | None = None) -> Tensor:
         """User vectors [T, D] after the T events marked by `at`, in the order of its rows.
 
         history: float [B, L, D] item vectors, oldest first; a short one is padded on the right.
         at: bool [B, L]. Causal: position t sees events 0..t.
+        users: int64 [B] user_idx, -1 for nobody known; None is -1 for all.
         """
         batch, length, _ = history.shape
         weights = self._causal_weights(length)
         pooled = weights.flatten(0, 1) @ history
         states = pooled.view(batch, len(weights), length, DIMENSION).transpose(1, 2)
-        return self._project(states[at].flatten(1))
+        return self._project(states[at].flatten(1), of_positions(users, at))
 
     @torch.inference_mode()
     def encode_ragged(
-        self, history: NDArray[np.int32], offsets: NDArray[np.int64]
+        self,
+        history: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        users: NDArray[np.integer[Any]] | None = None,
     ) -> NDArray[np.float32]:
         """User vectors float32 [B, D] of B histories.
 
         history: int32 item indices of all users on end, oldest first; user b owns
         history[offsets[b]:offsets[b + 1]]. offsets: int64 [B + 1]. Needs `load`ed item vectors.
+        users: user_idx [B], -1 for a user without one; None is -1 for all. Only a tower with user
+        ids looks at them.
         """
         items, starts, ages, lengths = _recent(history, offsets, self.config.history_length)
         weights = self._weights(ages, lengths)
@@ -95,7 +116,9 @@ class UserTower(nn.Module):
             )
             for weight in weights
         ]
-        vectors: NDArray[np.float32] = self._project(torch.cat(pooled, dim=1)).numpy()
+        vectors: NDArray[np.float32] = self._project(
+            torch.cat(pooled, dim=1), ids_tensor(users)
+        ).numpy()
         return vectors
 
     def save(self, directory: Path) -> None:
@@ -130,10 +153,12 @@ class UserTower(nn.Module):
         decayed = torch.exp(log_rate * ages) * norm.rsqrt()
         return torch.cat([lengths.to(decayed.dtype).rsqrt()[None], decayed])
 
-    def _project(self, states: Tensor) -> Tensor:
-        """User vectors [..., D] of pooled states [..., S * D]."""
+    def _project(self, states: Tensor, users: Tensor | None) -> Tensor:
+        """User vectors [N, D] of pooled states [N, S * D] and user_idx [N], -1 for nobody known."""
         states = self.norm(states)
         vectors: Tensor = self.layers(states) + self.linear(states)
+        if self.user_ids is not None and users is not None:
+            vectors = vectors + self.user_ids(users + 1)
         return torch.cat([vectors, vectors.new_ones(*vectors.shape[:-1], 1)], dim=-1)
 
 
@@ -144,25 +169,43 @@ class ItemTower(nn.Module):
     that have no events yet.
     """
 
-    def __init__(self, features: Tensor, id_dropout: float) -> None:
-        """features: float32 [I, F]; id_dropout: probability that a step sees no id of an item."""
+    def __init__(self, features: Tensor, id_dropout: float, known: Tensor | None = None) -> None:
+        """features: float32 [I, F]; id_dropout: probability that a step sees no id of an item.
+
+        known: bool [I], items that have an id at all; None is all of them.
+        """
         super().__init__()
         self.id_dropout = id_dropout
         self.ids = nn.Embedding(len(features), DIMENSION)
         self.project = nn.Linear(features.shape[1], DIMENSION, bias=False)
         self.register_buffer("features", features, persistent=False)
         self.features: Tensor
+        mask = None if known is None else known[:, None].float()
+        self.register_buffer("known", mask, persistent=False)
+        self.known: Tensor | None
         nn.init.normal_(self.ids.weight, std=DIMENSION**-0.5)
         nn.init.normal_(self.project.weight, std=0.02)
 
     def forward(self) -> Tensor:
         """Vectors [I, D] of the whole catalogue; the last coordinate is the item's bias."""
         ids = self.ids.weight
+        if self.known is not None:
+            ids = ids * self.known
         if self.training:
             kept = torch.rand(len(ids), 1, device=ids.device) >= self.id_dropout
             ids = ids * kept
         vectors: Tensor = ids + self.project(self.features)
         return vectors
+
+
+def ids_tensor(users: NDArray[np.integer[Any]] | None) -> Tensor | None:
+    """user_idx [B] as int64."""
+    return None if users is None else torch.from_numpy(np.asarray(users, dtype=np.int64))
+
+
+def of_positions(users: Tensor | None, at: Tensor) -> Tensor | None:
+    """The user [T] of each position marked by `at` [B, L], of users [B]."""
+    return None if users is None else users[:, None].expand_as(at)[at]
 
 
 def _recent(

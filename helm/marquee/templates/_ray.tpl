@@ -82,6 +82,13 @@ application, the workers run it. */}}
   value: {{ include "marquee.plain" .Values.serve.haproxy.threads | quote }}
 - name: RAY_SERVE_HAPROXY_MAXCONN
   value: {{ include "marquee.plain" .Values.serve.haproxy.maxConnections | quote }}
+{{/* As app/local.py has them: ADR 27, and a client that says nothing for half a minute is gone. */ -}}
+- name: RAY_SERVE_HAPROXY_RETRY_ON
+  value: conn-failure empty-response
+- name: RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S
+  value: "30"
+- name: RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER
+  value: 500ms
 - name: RAY_SERVE_LOG_TO_STDERR
   value: "1"
 - name: RAY_LOG_TO_STDERR

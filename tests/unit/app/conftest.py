@@ -64,6 +64,7 @@ class World:
             batches_in_flight=2,
             live=self.live,
             eraser=Eraser(self.state, self.stream, self.cache, None),
+            max_wait_s=5.0,
         )
 
 

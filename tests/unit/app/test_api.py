@@ -1,5 +1,6 @@
 """The HTTP API over the in-process service: shapes, feedback, and every kind of bad request."""
 
+import asyncio
 import re
 from contextlib import asynccontextmanager
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 
 from app.api.routes import build_api
-from app.errors import ModelNotReady
+from app.errors import ModelNotReady, Overloaded
 from app.settings import Settings
 
 
@@ -272,3 +273,41 @@ async def test_a_defect_is_one_line_to_the_client(world):
         response = await client.post("/recommend", json={"user_id": 1})
     assert response.status_code == 500
     assert "secret" not in response.text
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/no-such-path"])
+async def test_a_body_that_does_not_end_is_answered_408_when_its_time_is_up(world, path):
+    settings = Settings(store="unused", body_timeout_ms=20)
+    api = build_api(world.service(), settings, _nothing)
+    parts = iter([{"type": "http.request", "body": b'{"user', "more_body": True}])
+    sent = []
+
+    async def receive():
+        part = next(parts, None)
+        return part or await asyncio.sleep(60)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+        "headers": [], "query_string": b"", "root_path": "", "scheme": "http",
+        "server": ("test", 80), "client": ("test", 1), "http_version": "1.1",
+    }  # fmt: skip
+    await api(scope, receive, send)
+    assert sent[0]["status"] == (408 if path == "/recommend" else 404)
+    if path == "/recommend":
+        assert (b"connection", b"close") in sent[0]["headers"]
+
+
+async def test_overload_is_429_with_the_time_to_come_back(world):
+    service = world.service()
+
+    async def overloaded(_query):
+        raise Overloaded("more requests than can be answered in time", retry_after_s=3)
+
+    service.recommend = overloaded
+    async with _client(service) as client:
+        response = await client.post("/recommend", json={"user_id": 1})
+    assert (response.status_code, response.headers["retry-after"]) == (429, "3")
+    assert response.json()["error"]["code"] == "overloaded"

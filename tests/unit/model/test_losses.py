@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from training.model.losses import full_softmax, sampled_softmax
+from training.model.losses import bpr, full_softmax, mixed_contrastive, mse, sampled_softmax
 
 # Two positions and three items in two dimensions; the scores are easily worked out by hand.
 USERS = [[1.0, 0.0], [0.0, 2.0]]
@@ -78,3 +78,65 @@ def test_sampled_softmax_over_every_item_is_full_softmax():
     targets, weights = torch.randint(0, 7, (20, 1)), torch.ones(20, 1)
     sampled = sampled_softmax(users, items, targets, weights, torch.arange(7))
     torch.testing.assert_close(sampled, full_softmax(users, items, targets, weights))
+
+
+def test_log_q_lets_a_sample_count_as_often_as_it_was_likely_to_be_left_out():
+    log_q = torch.tensor([0.2, 0.3, 0.5]).log()
+    loss = sampled_softmax(
+        *tensors(), torch.tensor([[0], [1]]), torch.ones(2, 1), torch.tensor([2, 2]), log_q
+    )
+    first = log(exp(1) + 2 * exp(1) / (2 * 0.5)) - 1
+    second = log(exp(2) + 2 * exp(2) / (2 * 0.5)) - 2
+    assert float(loss) == pytest.approx(first + second, abs=1e-5)
+
+
+def test_many_samples_with_log_q_estimate_the_full_softmax():
+    torch.manual_seed(0)
+    users, items = torch.randn(20, 8), torch.randn(7, 8)
+    targets, weights = torch.randint(0, 7, (20, 1)), torch.ones(20, 1)
+    share = torch.softmax(torch.randn(7), 0)
+    sampled = torch.multinomial(share, 20_000, replacement=True)
+    loss = sampled_softmax(users, items, targets, weights, sampled, share.log())
+    assert float(loss) == pytest.approx(
+        float(full_softmax(users, items, targets, weights)), rel=0.01
+    )
+
+
+def test_given_negatives_stand_beside_those_of_the_batch():
+    log_q = torch.tensor([0.5, 0.25, 0.25]).log()
+    given = torch.tensor([[1, -1], [0, 0]])
+    loss = mixed_contrastive(
+        *tensors(), torch.tensor([[0], [2]]), torch.ones(2, 1), torch.tensor([0, 2]), log_q, given
+    )
+    # Position 0: item 2 of the batch weighs 1 / (2 * .25), and item 1 was given.
+    first = log(exp(1) + exp(1) / (2 * 0.25) + exp(0)) - 1
+    second = log(exp(2) + exp(0) / (2 * 0.5) + 2 * exp(0)) - 2
+    assert float(loss) == pytest.approx(first + second, abs=1e-5)
+
+
+def test_bpr_averages_over_samples_that_are_no_targets():
+    loss = bpr(*tensors(), torch.tensor([[0], [2]]), torch.ones(2, 1), torch.tensor([1, 2]))
+    first = (log(1 + exp(0 - 1)) + log(1 + exp(1 - 1))) / 2
+    second = log(1 + exp(2 - 2))
+    assert float(loss) == pytest.approx(first + second, abs=1e-5)
+
+
+def test_mse_wants_ones_of_targets_and_zeros_of_samples():
+    loss = mse(*tensors(), torch.tensor([[0], [1]]), torch.ones(2, 1), torch.tensor([1, 2]))
+    first = (1 - 1) ** 2 + (0**2 + 1**2) / 2
+    second = (2 - 1) ** 2 + 2**2
+    assert float(loss) == pytest.approx(first + second, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", [bpr, mse])
+def test_targets_share_the_loss_of_a_position_by_weight(loss):
+    users, items = tensors()
+    sampled = torch.tensor([2])
+
+    def of(targets, weights):
+        return float(
+            loss(users[:1], items, torch.tensor([targets]), torch.tensor([weights]), sampled)
+        )
+
+    apart = 0.25 * of([0], [1.0]) + 0.75 * of([1], [1.0])
+    assert of([0, 1], [0.25, 0.75]) == pytest.approx(apart, abs=1e-6)

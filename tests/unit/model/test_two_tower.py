@@ -6,16 +6,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.model.transformer import TransformerConfig, TransformerTower, load_tower
 from training.model.two_tower import DIMENSION, ItemTower, TowerConfig, UserTower
 
 ITEMS = 30
 
 
-def tower(history_length=200, seed=0):
+def tower(history_length=200, seed=0, kind=UserTower, users=0):
     torch.manual_seed(seed)
-    made = UserTower(TowerConfig(history_length=history_length)).eval()
+    config = TowerConfig if kind is UserTower else TransformerConfig
+    made = kind(config(history_length=history_length, users=users)).eval()
     made.item_vectors = torch.randn(ITEMS, DIMENSION)
     return made
+
+
+every_kind = pytest.mark.parametrize("kind", [UserTower, TransformerTower])
 
 
 def ragged(*histories):
@@ -23,10 +28,11 @@ def ragged(*histories):
     return np.array([item for history in histories for item in history], np.int32), offsets
 
 
+@every_kind
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=40))
-def test_training_sees_at_every_position_what_serving_encodes_of_that_prefix(history):
-    made = tower()
+@given(history=st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=40))
+def test_training_sees_at_every_position_what_serving_encodes_of_that_prefix(kind, history):
+    made = tower(kind=kind)
     with torch.no_grad():
         vectors = made.item_vectors[torch.tensor(history)][None]
         states = made(vectors, torch.ones(1, len(history), dtype=torch.bool)).numpy()
@@ -35,8 +41,9 @@ def test_training_sees_at_every_position_what_serving_encodes_of_that_prefix(his
     np.testing.assert_allclose(states, served, atol=1e-5)
 
 
-def test_what_lies_behind_a_position_does_not_change_it():
-    made = tower()
+@every_kind
+def test_what_lies_behind_a_position_does_not_change_it(kind):
+    made = tower(kind=kind)
     history = made.item_vectors[torch.arange(10)][None]
     with torch.no_grad():
         everywhere = torch.ones(1, 10, dtype=torch.bool)
@@ -47,8 +54,9 @@ def test_what_lies_behind_a_position_does_not_change_it():
     assert not torch.allclose(before[6:], after[6:])
 
 
-def test_only_the_marked_positions_are_encoded_row_by_row():
-    made = tower()
+@every_kind
+def test_only_the_marked_positions_are_encoded_row_by_row(kind):
+    made = tower(kind=kind)
     history = made.item_vectors[torch.arange(12)].view(2, 6, DIMENSION)
     at = torch.tensor([[0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 1]], dtype=torch.bool)
     with torch.no_grad():
@@ -65,16 +73,18 @@ def test_the_bag_state_is_the_sum_over_the_root_of_the_length():
     torch.testing.assert_close(weights[2], expected / expected.square().sum().sqrt())
 
 
-def test_only_the_last_events_of_a_long_history_count():
-    made = tower(history_length=5)
+@every_kind
+def test_only_the_last_events_of_a_long_history_count(kind):
+    made = tower(history_length=5, kind=kind)
     long = list(range(20))
     np.testing.assert_allclose(
         made.encode_ragged(*ragged(long)), made.encode_ragged(*ragged(long[-5:])), atol=1e-6
     )
 
 
-def test_users_of_a_batch_do_not_touch_each_other_and_an_empty_history_is_one_vector():
-    made = tower()
+@every_kind
+def test_users_of_a_batch_do_not_touch_each_other_and_an_empty_history_is_one_vector(kind):
+    made = tower(kind=kind)
     histories = [[], [3, 4], [], [1], []]
     together = made.encode_ragged(*ragged(*histories))
     alone = np.concatenate([made.encode_ragged(*ragged(history)) for history in histories])
@@ -90,11 +100,12 @@ def test_the_last_coordinate_of_a_user_is_one_so_that_of_an_item_is_its_bias():
     assert np.all(vectors[:, -1] == 1)
 
 
-def test_a_saved_tower_encodes_as_before(tmp_path):
-    made = tower(history_length=7)
+@every_kind
+def test_a_saved_tower_encodes_as_before(tmp_path, kind):
+    made = tower(history_length=7, kind=kind)
     made.save(tmp_path)
     history = ragged([1, 2, 3], [4])
-    loaded = UserTower.load(tmp_path)
+    loaded = load_tower(tmp_path)
     assert np.array_equal(loaded.encode_ragged(*history), made.encode_ragged(*history))
     assert json.loads((tmp_path / "tower.json").read_text())["history_length"] == 7
     assert np.load(tmp_path / "item_vectors.npy").shape == (ITEMS, DIMENSION)
@@ -123,3 +134,32 @@ def test_a_missing_file_is_an_os_error(tmp_path, broken):
     (tmp_path / broken).unlink()
     with pytest.raises(OSError):
         UserTower.load(tmp_path)
+
+
+@every_kind
+def test_a_known_user_differs_from_the_history_alone_by_a_vector_of_its_own(tmp_path, kind):
+    made = tower(kind=kind, users=3)
+    torch.nn.init.normal_(made.user_ids.weight[1:])
+    made.save(tmp_path)
+    loaded = load_tower(tmp_path)
+    history = ragged([1, 2], [1, 2], [1, 2])
+    alone, known, other = loaded.encode_ragged(*history, np.array([-1, 0, 2]))
+    np.testing.assert_allclose(alone, loaded.encode_ragged(*history)[0], atol=1e-6)
+    own = made.user_ids.weight[1].detach().numpy()
+    np.testing.assert_allclose((known - alone)[:-1], own, atol=1e-5)
+    assert known[-1] == 1 and not np.allclose(known, other)
+
+
+def test_a_tower_without_user_ids_does_not_ask_who_it_is():
+    history = ragged([1, 2], [3])
+    users = np.array([0, 1])
+    assert np.array_equal(tower().encode_ragged(*history, users), tower().encode_ragged(*history))
+
+
+def test_an_item_without_an_id_is_placed_by_its_features():
+    features = torch.eye(ITEMS, 4)
+    known = torch.arange(ITEMS) != 2
+    items = ItemTower(features, id_dropout=0.0, known=known).eval()
+    by_features = items.project(features)
+    torch.testing.assert_close(items()[2], by_features[2])
+    assert not torch.allclose(items()[1], by_features[1])

@@ -4,12 +4,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import training.baseline_tuning
 import training.baselines
 from tests.datasets import make_dataset
 from training.baselines import BASELINES, Events
-from training.data.splits import split
+from training.data.splits import TEST, split
 from training.errors import UserError
 from training.evaluate import Known, evaluate
+from training.sasrec import SasrecSettings, fit_sasrec, rectools_directory
 
 ML_1M = Path(__file__).parents[3] / ".." / "shared" / "data" / "ml-1m" / "interactions.parquet"
 DAY_S = 86_400
@@ -40,7 +42,7 @@ def test_a_baseline_scores_every_item_for_the_users_asked_for(name):
     assert np.array_equal(scores[0], scores[2])
 
 
-@pytest.mark.parametrize("name", ["ease", "ials"])
+@pytest.mark.parametrize("name", ["ease", "ials", "bpr"])
 def test_a_personal_baseline_prefers_the_items_of_the_users_own_kind(name):
     fitted = two_tastes()
     users = np.arange(fitted.n_users)
@@ -87,6 +89,26 @@ def test_ials_is_the_same_for_the_same_seed():
     assert BASELINES["ials"](fitted, 4)(users) == pytest.approx(
         BASELINES["ials"](fitted, 4)(users), abs=1e-4
     )
+
+
+def test_ials_is_tuned_on_validation_alone(monkeypatch):
+    monkeypatch.setattr(training.baseline_tuning, "FACTORS", (4,))
+    dataset = make_dataset(two_tastes().user, two_tastes().item, timestamp=np.arange(480))
+    cut = split(dataset, "user-temporal")
+    settings, ndcg = training.baseline_tuning.tune_ials(dataset, cut, 0)
+    assert settings.factors == 4 and 0 < ndcg <= 1
+    test = cut.fold == TEST
+    dataset.item[test] = dataset.item[test][::-1]
+    assert training.baseline_tuning.tune_ials(dataset, cut, 0) == (settings, pytest.approx(ndcg))
+
+
+@pytest.mark.skipif(rectools_directory() is None, reason="RecTools is not there: make rectools")
+def test_rectools_sasrec_learns_whose_turn_it_is():
+    walk = (np.arange(60)[:, None] + np.arange(12)) % 40
+    fitted = events(np.repeat(np.arange(60), 12), walk.ravel())
+    model = fit_sasrec(fitted, 0, SasrecSettings(n_factors=32, epochs=10, lr=1e-2))
+    following = (walk[:, -1] + 1) % 40
+    assert (model(np.arange(60)).argmax(axis=1) == following).mean() > 0.5
 
 
 @pytest.mark.data

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from dataclasses import replace
 from math import log2
 
@@ -89,7 +90,7 @@ def test_every_user_with_held_out_events_is_judged_under_every_protocol(protocol
     result = evaluated(protocol)
     held_out = result.split.fold == TEST
     assert np.array_equal(result.users, np.unique(result.dataset.user[held_out]))
-    assert {name.split("@")[1] for name in result.metrics["ease"]} == {"5", "10", "20"}
+    assert {name.split("@")[1] for name in result.metrics["ease"]} == {"5", "10", "20", "50", "100"}
 
 
 def test_the_document_names_its_split_and_holds_an_interval_for_every_metric():
@@ -125,9 +126,16 @@ def recomputed(directory, model, k):
         recall += len(gains) / len(items)
         hit += bool(gains)
     distinct = {item for places in shown.values() for item in places.values()}
-    coverage = len(distinct) / len({row["item_id"] for row in train})
+    catalogue = {row["item_id"] for row in train}
+    coverage = len(distinct) / len(catalogue)
+    shown_to = Counter(item for places in shown.values() for item in places.values())
+    times = sorted(shown_to[item] for item in catalogue)
+    below = sum((2 * place - len(times) - 1) * count for place, count in enumerate(times, start=1))
+    gini = below / (len(times) * sum(times))
     n = len(wanted)
-    return {"ndcg": ndcg / n, "recall": recall / n, "hit": hit / n, "coverage": coverage}
+    return {
+        "ndcg": ndcg / n, "recall": recall / n, "hit": hit / n, "coverage": coverage, "gini": gini
+    }  # fmt: skip
 
 
 def test_every_number_can_be_recomputed_from_the_dump(tmp_path):

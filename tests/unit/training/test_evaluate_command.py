@@ -1,4 +1,5 @@
 import json
+import re
 
 import lightgbm
 import numpy as np
@@ -10,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from tests.datasets import random_dataset
+from training.baseline_tuning import FACTORS
 from training.data.dataset import EVENT_SCHEMA
 from training.data.splits import split
 from training.errors import UserError
@@ -75,11 +77,19 @@ def refused(message, *arguments):
     assert result.stdout == ""
 
 
-def test_a_runs_models_are_judged_beside_the_baselines_and_the_run_keeps_the_result(run_dir):
-    result = run(run_dir, "--json", "--k", "5")
+def test_a_runs_models_are_judged_beside_the_baselines_and_the_run_keeps_the_result(
+    run_dir, tmp_path
+):
+    page = tmp_path / "page.html"
+    result = run(run_dir, "--json", "--k", "5", "--report", page)
     document = json.loads(result.stdout)
-    models = ["two-tower", "ranked", "popularity", "recent-popularity", "ease", "ials"]
-    assert list(document["models"]) == models
+    models = ["two-tower", "ranked", "random", "popularity", "recent-popularity", "ease", "ials"]
+    assert list(document["models"]) == [*models, "bpr"]
+    assert document["tuned"]["ials"]["factors"] in FACTORS
+    assert "newness" in {part["by"] for part in document["slices"]["two-tower"]}
+    text = page.read_text()
+    assert text.count("<svg") >= 7 and document["split_hash"] in text
+    assert not re.findall(r"""(?:src|href)=["']http""", text)
     assert document["protocol"] == "user-temporal"
     assert json.loads((run_dir / "evaluation.json").read_text()) == document
 
@@ -121,4 +131,6 @@ def test_bad_input_is_refused_in_one_line(data_dir, tmp_path):
     refused("unknown model 'itemknn'", data_dir, "--models", "ease,itemknn")
     for lengths in ("0", "-5", "ten", "5,,10"):
         refused("--k", data_dir, "--k", lengths)
+    refused("make rectools", data_dir, "--models", "sasrec")
+    refused("cannot write", data_dir, "--models", "random", "--report", tmp_path / "no" / "a.html")
     refused("not written by this command", data_dir, "--dump", data_dir)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,62 @@ def test_so_they_do_with_sampled_negatives():
     recipe = RECIPE.model_copy(update={"full_softmax_items": 10, "sampled_items": 256})
     learner, _ = learned(recipe, planted(), epochs=12)
     assert learner.validate() > 0.95
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"loss": "sampled-softmax", "sampling_power": 0.5, "sampled_items": 256},
+        {"loss": "in-batch", "temperature": 0.5},
+        {"loss": "mixed"},
+        {"loss": "bpr", "sampled_items": 256},
+        {"loss": "mse", "sampled_items": 256, "learning_rate": 1e-2},
+        {"loss": "mse+bpr", "sampled_items": 256},
+        {"encoder": "transformer", "transformer_blocks": 1},
+        {"user_ids": True},
+        {"unseen_by_features": True},
+    ],
+    ids=lambda choice: "-".join(map(str, list(choice.values())[:1])) + "-" + next(iter(choice)),
+)
+def test_so_they_do_under_every_choice_of_loss_and_tower(choice):
+    data = planted(n_users=100, n_items=40)
+    low = np.zeros(len(data.train.item), bool)
+    recipe = Recipe(**(RECIPE.model_dump() | choice))
+    learner, losses = learned(recipe, replace(data, low=low), epochs=12)
+    assert learner.validate() > 0.9
+    assert losses[-1] < losses[0]
+
+
+def test_what_was_rated_low_is_never_a_target_and_is_given_to_its_user():
+    data = planted(n_users=20)
+    low = np.zeros(len(data.train.item), bool)
+    low[::3] = True
+    learner = Learner(RECIPE, replace(data, low=low), seed=0)
+    for batch in learner._sequences.batches(batch_positions=200, seed=0, epoch=0):
+        for user, targets, weights, given in zip(
+            batch.users, batch.targets, batch.weights, batch.given, strict=True
+        ):
+            rated = data.train.item[data.train.user == int(user)]
+            bad = set(rated[low[data.train.user == int(user)]].tolist())
+            assert not bad & set(targets[weights > 0].tolist())
+            drawn = set(given[given >= 0].tolist())
+            assert drawn and drawn <= bad
+
+
+def test_items_without_events_are_out_of_the_loss_and_placed_by_their_features():
+    data = planted()
+    unseen = np.arange(60) >= 50
+    kept = ~unseen[data.train.item]
+    train = events(data.train.user[kept], data.train.item[kept], 150, 60)
+    recipe = RECIPE.model_copy(update={"unseen_by_features": True, "id_dropout": 0.5})
+    learner, _ = learned(recipe, replace(data, train=train), epochs=1)
+    items = learner._average.item_tower
+    by_features = items.project(items.features)
+    assert torch.equal(learner.tower().item_vectors[50:], by_features[50:])
+    learner._model.zero_grad()
+    batch = next(learner._sequences.batches(batch_positions=200, seed=0, epoch=9))
+    learner._model(batch, None).backward()
+    assert not learner._model.item_tower.ids.weight.grad[50:].any()
 
 
 def test_items_that_were_seen_are_not_counted_as_right():

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.metrics import gain_interval, hit_matrix, summarise, user_metrics
+from training.metrics import (
+    auc,
+    diversity,
+    gain_interval,
+    gini,
+    hit_matrix,
+    log_loss,
+    summarise,
+    user_metrics,
+)
 
 N_ITEMS = 12
 
@@ -83,7 +92,7 @@ def test_the_summary_has_every_metric_at_every_cutoff_inside_its_interval():
     rng = np.random.default_rng(3)
     lists = rng.random((200, 10)).argsort(axis=1)[:, :3].astype(np.int32)
     result = summary(rng.random((200, 3)) < 0.3, lists)
-    names = ("ndcg", "recall", "recall_min", "hit", "precision", "map", "mrr", "coverage")
+    names = ("ndcg", "recall", "recall_min", "hit", "precision", "map", "mrr", "coverage", "gini")
     assert set(result) == {f"{name}@{k}" for name in names for k in (1, 3)}
     for interval in result.values():
         assert interval.low <= interval.value <= interval.high
@@ -119,3 +128,69 @@ def test_the_interval_of_a_gain_is_paired():
     before = rng.random(300)
     gain = gain_interval(before, before + 0.01, seed=0)
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.01, 0.01, 0.01))
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases, st.integers(1, 8))
+def test_the_metrics_are_those_of_trec_eval(users, k):
+    import pytrec_eval
+
+    lists, relevant, offsets = as_arrays(users)
+    got = user_metrics(hit_matrix(lists, relevant, offsets, N_ITEMS), np.diff(offsets), k)
+    wanted = {str(row): {str(item): 1 for item in items} for row, (_, items) in enumerate(users)}
+    shown = {
+        str(row): {str(item): float(-place) for place, item in enumerate(items) if item >= 0}
+        for row, (items, _) in enumerate(users)
+    }
+    measures = {f"{name}.{k}" for name in ("ndcg_cut", "recall", "P", "success")}
+    judged = pytrec_eval.RelevanceEvaluator(wanted, measures | {"recip_rank"}).evaluate(shown)
+    names = {"ndcg": "ndcg_cut", "recall": "recall", "precision": "P", "hit": "success"}
+    for row in range(len(users)):
+        theirs = judged.get(str(row))
+        if theirs is None:  # it leaves out who was shown nothing
+            continue
+        for ours, name in names.items():
+            assert got[ours][row] == pytest.approx(theirs[f"{name}_{k}"])
+        first = 1 / theirs["recip_rank"] if theirs["recip_rank"] else np.inf
+        assert got["mrr"][row] == pytest.approx(1 / first if first <= k else 0)
+
+
+scored = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.booleans()), min_size=2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(scored.filter(lambda pairs: len({good for _, good in pairs}) == 2))
+def test_auc_and_log_loss_are_those_of_scikit_learn(pairs):
+    from sklearn.metrics import log_loss as their_log_loss
+    from sklearn.metrics import roc_auc_score
+
+    scores = np.array([score for score, _ in pairs])
+    good = np.array([good for _, good in pairs])
+    assert auc(scores, good) == pytest.approx(roc_auc_score(good, scores))
+    assert log_loss(scores, good) == pytest.approx(their_log_loss(good, scores))
+
+
+def test_auc_needs_both_kinds():
+    assert np.isnan(auc(np.array([1.0, 2.0]), np.array([True, True])))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any))
+def test_gini_is_half_the_mean_difference_over_the_mean(counts):
+    every = np.array(counts, float)
+    difference = np.abs(every[:, None] - every[None]).mean()
+    assert gini(every) == pytest.approx(difference / (2 * every.mean()))
+
+
+@settings(max_examples=50, deadline=None)
+@given(ranked, st.lists(st.sets(st.integers(0, 3)), min_size=N_ITEMS, max_size=N_ITEMS))
+def test_diversity_is_one_less_the_mean_cosine_of_pairs(items, genres):
+    hot = np.array([[genre in own for genre in range(4)] for own in genres], float)
+    (got,) = diversity(np.array([items]), hot, 5)
+    shown = [hot[item] for item in items[:5] if item >= 0]
+    cosines = [
+        a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12)
+        for place, a in enumerate(shown)
+        for b in shown[:place]
+    ]
+    assert got == pytest.approx(1 - np.mean(cosines) if cosines else 0)
