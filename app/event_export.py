@@ -58,17 +58,17 @@ async def export(stream: EventStream, erasures: Erasures, log: Log) -> tuple[int
     the last id of the log. Raises DependencyUnavailable, OSError.
     """
     after = await asyncio.to_thread(log.last_id)
-    events = 0
-    files: list[str] = []
-    try:
-        while entries := await _read(stream, after):
-            files += await asyncio.to_thread(log.append, entries)
-            events += len(entries)
-            after = entries[-1].event_id
-    finally:
+    events = erased = 0
+    more = True
+    while more:
+        entries = await _read(stream, after)
+        files = await asyncio.to_thread(log.append, entries)
         # Asked after the writing: whoever was erased while their entries were on their way here
         # is in the answer.
-        erased = await asyncio.to_thread(log.erase, await erasures.all(), files)
+        erased += await asyncio.to_thread(log.erase, await erasures.all(), files)
+        events += len(entries)
+        more = bool(entries)
+        after = entries[-1].event_id if entries else after
     return events, erased
 
 
