@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -30,9 +31,11 @@ class Coalescer(Generic[T, R]):
         max_batch: int,
         max_in_flight: int,
         max_wait_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """handle: must return one result per item; what it raises, every item's caller gets."""
-        self._admission = Admission(max_wait_s, max_batch)
+        """handle: must return one result per item; what it raises, every item's caller gets.
+        clock: seconds, as the event loop counts them."""
+        self._admission = Admission(max_wait_s, max_batch, clock)
         self._handle = handle
         self._max_in_flight = max_in_flight
         self._waiting: list[tuple[T, asyncio.Future[R], float]] = []  # and when it came
