@@ -62,9 +62,11 @@ class Admission:
         return limit
 
     def is_late(self, entered: float, waiting: int) -> bool:
-        """Whether the first of `waiting`, who entered then, has waited too long to be served."""
-        ends_soon = waiting * self._s_per_item <= self._max_wait_s / 2
-        return not ends_soon and self._clock() - entered > self._max_wait_s
+        """Whether the first of `waiting`, who entered then, has waited too long to be served: half
+        of the longest time to an answer, with more than the other half of work waiting."""
+        half_s = self._max_wait_s / 2
+        ends_soon = waiting * self._s_per_item <= half_s
+        return not ends_soon and self._clock() - entered > half_s
 
     def finished(self, size: int, waiting: int) -> None:
         """A batch of `size` came out of the graph, with `waiting` in the queue at that moment."""
