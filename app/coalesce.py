@@ -39,12 +39,13 @@ class Coalescer(Generic[T, R]):
         self._handle = handle
         self._max_in_flight = max_in_flight
         self._waiting: list[tuple[T, asyncio.Future[R], float]] = []  # and when it came
-        self._running: dict[asyncio.Task[None], int] = {}  # and the size of its batch
+        # And the size of its batch, and whether that was as big as it might be.
+        self._running: dict[asyncio.Task[None], tuple[int, bool]] = {}
         self._flush_scheduled = False
 
     async def submit(self, item: T) -> R:
         """The handler's result for this item. Raises Overloaded when it would come too late."""
-        entered = self._admission.enter(len(self._waiting), sum(self._running.values()))
+        entered = self._admission.enter(len(self._waiting), self._in_graph())
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future, entered))
@@ -59,12 +60,13 @@ class Coalescer(Generic[T, R]):
         if len(self._running) < self._max_in_flight:
             self._refuse_the_late()
         while self._waiting and len(self._running) < self._max_in_flight:
-            size = min(self._fair_share(), self._admission.batch_limit())
+            limit = self._admission.batch_limit()
+            size = min(self._fair_share(), limit)
             if self._running and len(self._waiting) < size:
                 return
             batch, self._waiting = self._waiting[:size], self._waiting[size:]
             task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._running[task] = len(batch)
+            self._running[task] = (len(batch), len(batch) == limit)
             task.add_done_callback(self._finished)
 
     def _refuse_the_late(self) -> None:
@@ -80,10 +82,14 @@ class Coalescer(Generic[T, R]):
 
     def _fair_share(self) -> int:
         """The size of each batch if all who wait or are being served were in `max_in_flight`."""
-        return -(-(len(self._waiting) + sum(self._running.values())) // self._max_in_flight)
+        return -(-(len(self._waiting) + self._in_graph()) // self._max_in_flight)
+
+    def _in_graph(self) -> int:
+        return sum(size for size, _ in self._running.values())
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._admission.finished(self._running.pop(task), len(self._waiting))
+        size, full = self._running.pop(task)
+        self._admission.finished(size, len(self._waiting), full=full)
         self._flush()
 
     async def _run(self, batch: list[tuple[T, asyncio.Future[R], float]]) -> None:
