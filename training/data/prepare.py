@@ -95,14 +95,14 @@ def prepare(
         for folder in (*STAGED, STATE):
             (staging / folder).mkdir()
         chunks = plan_chunks(source.events, chunk_bytes)
-        catalogue = _catalogue(source, previous, text_features, report)
+        catalogue, recategorised = _catalogue(source, previous, text_features, report)
         n_buckets = previous.n_buckets if previous else _n_buckets(source, events_per_bucket)
         report("Starting Ray")
         with ThreadPoolExecutor(1) as beside:
             with ray_session(OBJECT_STORE_BYTES, cpus):
                 dealt = _deal(source, chunks, n_buckets, staging, report)
                 check_rejects(dealt.rejects(staging), dealt.n_events, max_rejects)
-                plan, items = _plan(source, dealt, catalogue, previous, staging)
+                plan, items = _plan(source, dealt, catalogue, previous, staging, recategorised)
                 _make(plan, n_buckets, report)
                 rejects = dealt.rejects(staging)  # now with the repeats
                 check_rejects(rejects, dealt.n_events, max_rejects)
@@ -123,13 +123,13 @@ def prepare(
 
 def _catalogue(
     source: Source, previous: Previous | None, text_features: bool, report: Report
-) -> pa.Table | None:
-    """What is known of the items; what is appended to knows them all."""
+) -> tuple[pa.Table | None, bool]:
+    """What is known of the items, and whether that changes the past of one: see append.py."""
     catalogue = read_catalogue(source.catalogue) if source.catalogue else None
     if text_features:
         report("Embedding texts of items")
         catalogue = _with_text(catalogue)
-    return join_catalogues(previous, catalogue) if previous else catalogue
+    return join_catalogues(previous, catalogue) if previous else (catalogue, False)
 
 
 def _describe(
@@ -192,6 +192,7 @@ def _plan(
     catalogue: pa.Table | None,
     previous: Previous | None,
     staging: Path,
+    recategorised: bool,
 ) -> tuple[BucketPlan, pa.Table]:
     """What the second half must know, and the catalogue with a row for each item_idx."""
     users = [ids for result in dealt.results for ids in result.users]
@@ -221,6 +222,7 @@ def _plan(
         previous=previous.path if previous else None,
         previous_genres=map_genres(previous, names) if previous else None,
         same_genres=previous is None or previous.genres == names,
+        recategorised=recategorised,
     )
     return plan, table
 
