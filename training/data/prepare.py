@@ -38,7 +38,7 @@ from training.data.ray_session import ray_session
 from training.data.shards import ChunkPlan, ChunkResult, deal_chunks
 from training.data.sources import Source
 from training.data.state import STATE
-from training.data.tasks import run_tasks
+from training.data.tasks import HeadStart, run_tasks
 from training.errors import UserError
 
 EVENTS_PER_BUCKET = 1_000_000
@@ -97,10 +97,13 @@ def prepare(
         chunks = plan_chunks(source.events, chunk_bytes)
         catalogue, recategorised = _catalogue(source, previous, text_features, report)
         n_buckets = previous.n_buckets if previous else _n_buckets(source, events_per_bucket)
-        report("Starting Ray")
-        with ThreadPoolExecutor(1) as beside:
+        limits = Limits(source.rating_range, int(time.time()))
+        dealing = ChunkPlan(source, limits, n_buckets, staging)
+        rows = [asdict(chunk) for chunk in chunks]
+        report("Starting Ray and reading the first events")
+        with ThreadPoolExecutor(1) as beside, HeadStart(deal_chunks, rows, dealing) as head_start:
             with ray_session(OBJECT_STORE_BYTES, cpus):
-                dealt = _deal(source, chunks, n_buckets, staging, report)
+                dealt = _deal(source, chunks, dealing, head_start, report)
                 check_rejects(dealt.rejects(staging), dealt.n_events, max_rejects)
                 plan, items = _plan(source, dealt, catalogue, previous, staging, recategorised)
                 _make(plan, n_buckets, report)
@@ -157,17 +160,17 @@ def _n_buckets(source: Source, events_per_bucket: int) -> int:
 
 
 def _deal(
-    source: Source, chunks: list[Chunk], n_buckets: int, staging: Path, report: Report
+    source: Source, chunks: list[Chunk], plan: ChunkPlan, head_start: HeadStart, report: Report
 ) -> Dealt:
     """Read, check and deal out all chunks; UserError for the first that makes no sense."""
-    limits = Limits(source.rating_range, int(time.time()))
-    plan = ChunkPlan(source, limits, n_buckets, staging)
-    rows = [asdict(chunk) for chunk in chunks]
-    report(f"Reading and checking events: {len(chunks)} parts")
+    rest = head_start.leave_rest()
     results: list[ChunkResult] = []
-    for result in run_tasks(deal_chunks, rows, plan):
+    report(f"Reading and checking events: {len(chunks)} parts")
+    for result in run_tasks(deal_chunks, rest, plan):
         results.append(result)
-        report(f"Reading and checking events: {len(results)} of {len(chunks)} parts")
+        done = len(chunks) - len(rest) + len(results)
+        report(f"Reading and checking events: {done} of {len(chunks)} parts")
+    results += head_start.results()
     results.sort(key=lambda result: result.chunk)
     next_row = [first_row(file) for file in source.events]
     first_rows: dict[int, int] = {}
