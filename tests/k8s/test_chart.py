@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -107,6 +108,25 @@ def test_pod_templates_do_not_change_with_the_charts_version(all_rendered):
                 "app.kubernetes.io/component",
             }, where
             assert "annotations" not in template["metadata"], where
+
+
+def test_another_version_of_the_chart_makes_the_same_pods(all_rendered, tmp_path):
+    """Otherwise every upgrade would build a second Ray cluster."""
+    helm_python = pytest.importorskip("helm_python")
+    copied = shutil.copytree(CHART, tmp_path / "marquee")
+    text = (copied / "Chart.yaml").read_text()
+    bumped = re.sub(r"^version: .+$", "version: 99.0.0", text, flags=re.MULTILINE)
+    assert bumped != text
+    (copied / "Chart.yaml").write_text(bumped)
+    chart = helm_python.Chart.load(copied)
+    values = values_of("production")
+    texts = chart.render(values, name="marquee", namespace="recsys")
+    groups = (yaml.safe_load_all(t) for name, t in texts.items() if name.endswith(".yaml"))
+    made = Rendered("bumped", [found for group in groups for found in group if found])
+    before = dict(all_rendered["production"].pod_templates())
+    for where, template in made.pod_templates():
+        if not where.startswith("Pod/"):  # the smoke test is made anew each time
+            assert yaml.safe_dump(template) == yaml.safe_dump(before[where]), where
 
 
 def test_no_secret_is_in_a_config_map_or_in_a_plain_variable(rendered):
