@@ -8,8 +8,10 @@ application, the workers run it. */}}
 - name: MARQUEE_TOPOLOGY
   value: {{ .Values.serve.topology }}
 {{- range $name, $value := .Values.serve.settings }}
+{{- with include "marquee.plain" $value }}
 - name: MARQUEE_{{ snakecase $name | upper }}
-  value: {{ include "marquee.plain" $value | quote }}
+  value: {{ . | quote }}
+{{- end }}
 {{- end }}
 {{ include "marquee.redisEnv" . }}
 {{ include "marquee.qdrantEnv" . }}
