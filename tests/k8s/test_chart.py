@@ -103,7 +103,7 @@ def test_pod_templates_do_not_change_with_the_charts_version(all_rendered):
             if where.startswith("Pod/"):
                 continue  # the smoke test is made anew each time
             assert set(labels) == {
-                "app.kubernetes.io/name",
+                "app.kubernetes.io/part-of",
                 "app.kubernetes.io/instance",
                 "app.kubernetes.io/component",
             }, where
@@ -134,7 +134,8 @@ def test_no_secret_is_in_a_config_map_or_in_a_plain_variable(rendered):
         assert not re.search(r"password|api.key|token", json.dumps(made["data"]), re.IGNORECASE)
     for where, container in rendered.containers():
         for variable in container.get("env", []):
-            if re.search(r"PASSWORD|KEY|TOKEN|SECRET", variable["name"]):
+            is_file = variable.get("value", "").startswith("/")
+            if re.search(r"PASSWORD|KEY|TOKEN|SECRET", variable["name"]) and not is_file:
                 assert "secretKeyRef" in variable["valueFrom"], f"{where}: {variable['name']}"
 
 

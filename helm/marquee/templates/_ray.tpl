@@ -13,6 +13,10 @@ application, the workers run it. */}}
   value: {{ . | quote }}
 {{- end }}
 {{- end }}
+{{- if .Values.auth.apiKeysSecret }}
+- name: MARQUEE_API_KEYS
+  value: /keys/keys.json
+{{- end }}
 {{ include "marquee.redisEnv" . }}
 {{ include "marquee.qdrantEnv" . }}
 {{ include "marquee.mlflowEnv" . }}

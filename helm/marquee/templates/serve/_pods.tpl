@@ -170,6 +170,17 @@ spec:
         {{- include "marquee.containerSecurity" . | nindent 8 }}
       volumeMounts:
         {{- include "marquee.rayMounts" . | nindent 8 }}
+        {{- if .Values.auth.apiKeysSecret }}
+        # A directory: one file of a Secret alone would not follow it.
+        - {name: api-keys, mountPath: /keys, readOnly: true}
+        {{- end }}
   volumes:
     {{- include "marquee.rayVolumes" (list . $workers.sharedMemory) | nindent 4 }}
+    {{- with .Values.auth.apiKeysSecret }}
+    - name: api-keys
+      secret:
+        secretName: {{ . }}
+        items:
+          - {key: keys.json, path: keys.json}
+    {{- end }}
 {{- end -}}
