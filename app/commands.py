@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from app import event_commands
+from app import event_commands, kafka_commands
 
 console = Console(stderr=True)
 
@@ -16,7 +16,7 @@ console = Console(stderr=True)
 def register(app: typer.Typer) -> None:
     """Add the serving commands to the root command."""
     app.command()(serve)
-    event_commands.register(app)
+    kafka_commands.register(event_commands.register(app))
 
 
 def serve(

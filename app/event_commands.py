@@ -41,11 +41,12 @@ StateDir = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands about events."""
+def register(app: typer.Typer) -> typer.Typer:
+    """Add the commands about events; returns their group, for more of them."""
     events = typer.Typer(help="Feedback on its way to training.", no_args_is_help=True)
     events.command("export", help=EXPORT_HELP)(export)
     app.add_typer(events, name="events")
+    return events
 
 
 def export(
@@ -70,14 +71,19 @@ def export(
     url = redis or local_redis_url(state_dir)
 
     async def once() -> Exported:
-        stream = _stream(url)
+        stream = redis_stream(url)
         try:
             return await export_and_trim(stream, target, keep_hours=keep_hours)
         finally:
             await stream.close()
 
+    async def line() -> str:
+        done = await once()
+        news = done.events or done.trimmed
+        return f"{log}: {done.events:,} events more, {done.trimmed:,} dropped" if news else ""
+
     if follow:
-        asyncio.run(_follow(once, every_s, log))
+        asyncio.run(again_and_again(line, every_s))
         return
     done = run(once())
     if as_json:
@@ -115,19 +121,16 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-async def _follow(
-    once: Callable[[], Coroutine[Any, Any, Exported]], every_s: float, log: str
-) -> None:
-    """Export until interrupted; what is away for a while is waited for."""
+async def again_and_again(once: Callable[[], Coroutine[Any, Any, str]], every_s: float) -> None:
+    """Say what `once` returns until interrupted; what is away for a while is waited for."""
     from app.errors import MarqueeError
 
     while True:
         try:
-            done = await once()
-            if done.events or done.trimmed:
-                _say(f"{log}: {done.events:,} events more, {done.trimmed:,} dropped")
+            if line := await once():
+                _say(line)
         except (MarqueeError, OSError) as error:
-            _say(f"not exported: {_one_line(error)}")
+            _say(f"not copied: {_one_line(error)}")
         await asyncio.sleep(every_s)
 
 
@@ -138,7 +141,8 @@ def _open(opener: Callable[[str], T], address: str) -> T:
         fail(f"--log {error}")
 
 
-def _stream(url: str) -> RedisEventStream:
+def redis_stream(url: str) -> RedisEventStream:
+    """The stream at an address; a mistake in it is one line and exit status 2."""
     from app.adapters.redis_stream import RedisEventStream
 
     try:

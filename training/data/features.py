@@ -249,7 +249,8 @@ class ItemSums:
         covariance = self.rating_day_sum / n - day * self.rating_sum / n
         spread = np.sqrt(np.maximum(self.day_square_sum / n - day**2, 0.0))
         apart = spread > 1 / DAY_S  # less than a second is rounding
-        return np.divide(2 * covariance, spread, out=np.zeros(len(n)), where=apart)
+        trend: np.ndarray = np.divide(2 * covariance, spread, out=np.zeros(len(n)), where=apart)
+        return trend
 
 
 def item_features(
@@ -368,7 +369,8 @@ def _finite(value: np.ndarray) -> np.ndarray:
 
 def _divide(total: np.ndarray, n: np.ndarray) -> np.ndarray:
     """total / n, NaN where n is 0."""
-    return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+    quotient: np.ndarray = np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+    return quotient
 
 
 def _column(value: np.ndarray) -> pa.Array:

@@ -163,7 +163,8 @@ def _global_temporal(
 
 def _is_warm(index: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Whether the user or item of each event has an event among `before` (bool [E])."""
-    return (np.bincount(index[before], minlength=index.max() + 1) > 0)[index]
+    known: np.ndarray = (np.bincount(index[before], minlength=index.max() + 1) > 0)[index]
+    return known
 
 
 def _sample_users(user: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
