@@ -77,7 +77,7 @@ def profile_serve(
     """
     spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
     if spy is None:
-        raise ProfileError("py-spy is not installed; `pip install -e .[dev]` has it")
+        raise ProfileError("py-spy is not installed; `pip install -e .[bench]` has it")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="marquee-profile-") as folder:
         report("starting the service")
