@@ -128,6 +128,9 @@ def profile(
     duration_s: Annotated[
         float, typer.Option(min=1, help="Time of one measurement, seconds.")
     ] = 8.0,
+    stacks: Annotated[
+        Path | None, typer.Option(help="Keep py-spy's stacks in this folder, for flame graphs.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Show where an uncached request's CPU goes: per process, and per part of each replica.
@@ -154,6 +157,7 @@ def profile(
                 clients=clients,
                 duration_s=duration_s,
                 report=status.update,
+                stacks=stacks,
             )
         except (StartError, ProfileError) as error:
             raise UserError(str(error)) from None

@@ -69,10 +69,16 @@ class ProfileError(Exception):
 
 
 def profile_serve(
-    settings: Settings, *, clients: int, duration_s: float, report: Callable[[str], None]
+    settings: Settings,
+    *,
+    clients: int,
+    duration_s: float,
+    report: Callable[[str], None],
+    stacks: Path | None = None,
 ) -> dict[str, Any]:
     """CPU ms per request by process, and the shares of each replica's parts.
 
+    stacks: where py-spy's stacks are kept, a file for each replica, as flame graph tools read them.
     Raises ProfileError without py-spy or when it may not look, StartError without a service.
     """
     spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
@@ -90,7 +96,9 @@ def profile_serve(
             sample = measure(plan)
             used = cpu_seconds(os.getpid())
             report("parts of each replica")
-            parts = _parts(spy, plan, Path(folder))
+            kept = stacks or Path(folder)
+            kept.mkdir(parents=True, exist_ok=True)
+            parts = _parts(spy, plan, kept)
     per_request = {
         name: round((seconds - before[name]) * 1000 / max(1, sample.answers), 4)
         for name, seconds in used.items()

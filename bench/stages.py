@@ -1,7 +1,8 @@
 """What each stage costs by itself: real histories through the served bundle, in this process.
 
 ``python -m bench.stages BUNDLE`` prints JSON; `measure` runs it in a process of its own with one
-thread for its products, as a replica has. Times are of the wall clock, the median of many batches.
+thread for its products, as a replica has. Times are of the processor, the median of many batches:
+on an idle machine they are those of the wall clock.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 _BATCHES = (1, 16, 64)
@@ -82,26 +83,26 @@ class _Batch:
         from app.stages.history import batch_histories, known
 
         def clock(stage: str, since: float) -> None:
-            times.setdefault(stage, []).append(perf_counter() - since)
+            times.setdefault(stage, []).append(process_time() - since)
 
         model, version = self._model, self._model.version
-        since = perf_counter()
+        since = process_time()
         who = [user.decode() if isinstance(user, bytes) else user for user in users]
         found = [known(model.bundle, Query(user), UserEvents()) for user in who]
         histories = batch_histories(found)
         clock("history", since)
-        since = perf_counter()
+        since = process_time()
         vectors = await self._stages.embed(version, histories)
         clock("embed", since)
         wanted = [SearchFilter(exclude=user.excluded) for user in found]
-        since = perf_counter()
+        since = process_time()
         limits = [_CANDIDATES] * len(found)
         candidates = await self._stages.retrieve(version, vectors, wanted, limits)
         clock("retrieve", since)
-        since = perf_counter()
+        since = process_time()
         await self._stages.rank(version, histories, candidates)
         clock("rank", since)
-        since = perf_counter()
+        since = process_time()
         for row, user in enumerate(found):
             items, scores = candidates.items[row, :_SLATE], candidates.scores[row, :_SLATE]
             because = model.explain.because(items, user.history) if len(user.history) else None
