@@ -294,7 +294,7 @@ class _Bench:
             requests=self._requests(mode),
             order=self._order,
             duration_s=self._workload.duration_s,
-            warmup_s=_WARMUP_S,
+            warmup_s=min(_WARMUP_S, self._workload.duration_s),
             clients=clients,
             arrivals_per_s=arrivals_per_s,
             must_contain="" if mode == "empty" else _WHOLE_ANSWER,

@@ -31,7 +31,7 @@ def figures(tmp_path_factory):
         '{"version": "1", "previous": [], "changed_at": "2026-01-01"}'
     )
     done = bench(
-        "--store", store, "--duration-s", 0.5, "--rounds", 1, "--clients", "1,4",
+        "--store", store, "--duration-s", 0.5, "--rounds", 1, "--clients", "4",
         "--rate", 20, "--stress-rate", 40, "--no-compare", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -41,7 +41,7 @@ def figures(tmp_path_factory):
 def test_every_mode_answers_at_every_load_without_an_error(figures):
     assert figures["closed"].keys() == {"empty", "uncached", "cached"}
     cells = [cell for by_clients in figures["closed"].values() for cell in by_clients.values()]
-    assert len(cells) == 6
+    assert len(cells) == 3
     for cell in [*cells, figures["open"]["20"]]:
         assert cell["errors"] == 0, cell
         assert cell["rps"] > 0
