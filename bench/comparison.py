@@ -33,7 +33,10 @@ class Start:
 
 def fused(settings: Settings, workload: Workload) -> Start:
     """All stages inside the ingress replica."""
-    return Start(settings.model_dump(mode="json") | {"topology": "fused"}, asdict(workload))
+    return Start(
+        settings.model_dump(mode="json") | {"topology": "fused"},
+        asdict(workload) | {"modes": ("empty", "uncached")},
+    )
 
 
 def stock(settings: Settings, workload: Workload) -> Start:
