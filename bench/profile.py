@@ -1,8 +1,8 @@
 """Where an uncached request's CPU goes: seconds from /proc, their parts from py-spy.
 
-py-spy's samples are of the wall clock; those of threads that wait are left out. A sample belongs
-to the innermost part of the program that is on its stack, so that NumPy called by the ranker
-counts as the ranker, and the event loop's own C code as the loop.
+py-spy's samples are of the wall clock; those of threads that wait are left out, and with them the
+event loop's own C code, which looks the same as its waiting. A sample belongs to the innermost part
+of the program that is on its stack, so that NumPy called by the ranker counts as the ranker.
 """
 
 from __future__ import annotations
@@ -60,8 +60,15 @@ _PARTS = (
     ("app/", "pipeline"),
     ("ray/", "serve"),
 )
-_IDLE = ("wait (threading.py", "_worker (concurrent", "main_loop (ray", "poll (", "select (")
-_LOOP = "event loop"
+_IDLE = (
+    "wait (threading.py",
+    "run (threading.py",
+    "_worker (concurrent",
+    "main_loop (ray",
+    "poll (",
+    "select (",
+)
+_OTHER = "other"
 
 
 class ProfileError(Exception):
@@ -172,7 +179,7 @@ def _part(frames: list[str]) -> str:
         for text, part in _PARTS:
             if text in frame:
                 return part
-    return _LOOP
+    return _OTHER
 
 
 def _replica(pid: int) -> str | None:

@@ -25,10 +25,17 @@ def test_a_sample_belongs_to_the_innermost_part_on_its_stack_and_waiting_to_none
     stacks = [
         f"{top};rank (app/stages/rerank.py:9);predict (lightgbm/basic.py:4) 6",
         f"{top};get (redis/asyncio/client.py:2) 3",
-        "Thread.run (threading.py:982) 1",
-        "run (threading.py:982);wait (threading.py:327) 90",
+        f"{top};collect (gc.c:1) 1",
+        "Thread.run (threading.py:982);_run (loop.py:5) 1",
+        "Thread.run (threading.py:982) 40",
+        "Thread.run (threading.py:982);wait (threading.py:327) 90",
     ]
-    assert shares("\n".join(stacks)) == {"ranker": 0.6, "redis": 0.3, "event loop": 0.1}
+    assert shares("\n".join(stacks)) == {
+        "ranker": 0.545,
+        "redis": 0.273,
+        "pipeline": 0.091,
+        "other": 0.091,
+    }
     assert shares("") == {}
 
 
