@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from app.adapters.indexes import open_index
 from app.adapters.none import NoSlateCache, NoUserState
+from app.adapters.openai_writer import OpenAIWriter
 from app.adapters.redis_cache import RedisSlateCache
 from app.adapters.redis_rates import RedisRateCounts
 from app.adapters.redis_state import RedisUserState
@@ -18,6 +19,7 @@ from app.pages import Pages
 from app.pipeline import Limits, Recommender
 from app.ports import Embedder, Ranker, RateCounts, Retriever, SlateCache, UserState
 from app.promotion import Promotion, Stages
+from app.prose import Prose
 from app.rules_json import read_rules
 from app.service import Service
 from app.settings import Settings
@@ -68,6 +70,7 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         max_batch=settings.max_batch,
         batches_in_flight=settings.batches_in_flight,
         pages=Pages(cache) if settings.cache_url else None,
+        prose=_prose(settings, metrics),
         rules=book.rules,
         paged_items=settings.paged_items,
         max_wait_s=settings.max_wait_ms / 1000,
@@ -84,6 +87,19 @@ def local_stages(settings: Settings) -> LocalStages:
         lambda bundle: open_index(settings, bundle),
         rank_depth=settings.rank_depth,
     )
+
+
+def _prose(settings: Settings, metrics: Metrics) -> Prose | None:
+    if not settings.prose_url:
+        return None
+    timeout_s = settings.prose_timeout_ms / 1000
+    writer = OpenAIWriter(
+        settings.prose_url,
+        model=settings.prose_model,
+        api_key=settings.prose_api_key,
+        timeout_s=timeout_s,
+    )
+    return Prose(writer, metrics, timeout_s=timeout_s)
 
 
 def _user_state(settings: Settings) -> UserState:
