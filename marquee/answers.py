@@ -104,6 +104,27 @@ class Told(TypedDict):
     model_version: str
 
 
+class Features(TypedDict):
+    """A user's last five minutes; `genres` are shares of the events'."""
+
+    user_id: str
+    window_s: int
+    clicks: int
+    views: int
+    events: int
+    genres: dict[str, float]
+
+
+class Receipt(TypedDict):
+    """What an erasure removed, by place; events up to `event_id` are gone."""
+
+    user_id: str
+    event_id: str
+    erased_at: str
+    removed: dict[str, int]
+    model_version: str
+
+
 class Filters(TypedDict, total=False):
     """Conditions on the items of a slate."""
 

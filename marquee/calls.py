@@ -12,7 +12,18 @@ from urllib.parse import quote
 
 import httpx
 
-from marquee.answers import HistoryItem, Id, Item, ScoredItem, Similar, Slate, Stored, Told
+from marquee.answers import (
+    Features,
+    HistoryItem,
+    Id,
+    Item,
+    Receipt,
+    ScoredItem,
+    Similar,
+    Slate,
+    Stored,
+    Told,
+)
 
 T = TypeVar("T")
 
@@ -113,9 +124,10 @@ def similar(item_id: Id, limit: int) -> Call[Similar]:
     return Call("GET", f"/similar/{_segment(item_id)}", {"limit": limit})
 
 
-def popular(limit: int, genres: list[str]) -> Call[list[ScoredItem]]:
+def popular(limit: int, genres: list[str], window: str | None) -> Call[list[ScoredItem]]:
     """What most watch."""
-    return Call("GET", "/popular", {"limit": limit, "genre": genres}, part="items")
+    params = {"limit": limit, "genre": genres, **({"window": window} if window else {})}
+    return Call("GET", "/popular", params, part="items")
 
 
 def items(q: str, limit: int) -> Call[list[Item]]:
@@ -126,6 +138,16 @@ def items(q: str, limit: int) -> Call[list[Item]]:
 def history(user_id: Id, limit: int) -> Call[list[HistoryItem]]:
     """What is known of a user."""
     return Call("GET", f"/users/{_segment(user_id)}/history", {"limit": limit}, part="history")
+
+
+def features(user_id: Id) -> Call[Features]:
+    """A user's last five minutes."""
+    return Call("GET", f"/users/{_segment(user_id)}/features")
+
+
+def erase(user_id: Id) -> Call[Receipt]:
+    """A user's end."""
+    return Call("DELETE", f"/users/{_segment(user_id)}")
 
 
 def users(limit: int) -> Call[list[Id]]:

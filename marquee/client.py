@@ -21,9 +21,11 @@ import httpx
 
 from marquee import calls
 from marquee.answers import (
+    Features,
     HistoryItem,
     Id,
     Item,
+    Receipt,
     Recommendation,
     ScoredItem,
     Similar,
@@ -138,9 +140,11 @@ class Client:
         """Items most like one."""
         return self._send(calls.similar(item_id, limit))
 
-    def popular(self, limit: int = 10, genres: Sequence[str] = ()) -> list[ScoredItem]:
-        """What most people watch lately, of any of the genres."""
-        return self._send(calls.popular(limit, list(genres)))
+    def popular(
+        self, limit: int = 10, genres: Sequence[str] = (), window: str | None = None
+    ) -> list[ScoredItem]:
+        """What most people watch lately, of any of the genres; window "5m": in five minutes."""
+        return self._send(calls.popular(limit, list(genres), window))
 
     def items(self, q: str, limit: int = 10) -> list[Item]:
         """Items whose title contains every word."""
@@ -149,6 +153,14 @@ class Client:
     def history(self, user_id: Id, limit: int = 100) -> list[HistoryItem]:
         """What is known of a user, newest first."""
         return self._send(calls.history(user_id, limit))
+
+    def features(self, user_id: Id) -> Features:
+        """A user's last five minutes."""
+        return self._send(calls.features(user_id))
+
+    def erase(self, user_id: Id) -> Receipt:
+        """Erase a user everywhere; the key needs the scope admin. Safe to repeat."""
+        return self._send(calls.erase(user_id))
 
     def users(self, limit: int = 20) -> list[Id]:
         """Some users of the bundle."""
@@ -246,9 +258,11 @@ class AsyncClient:
         """Items most like one."""
         return await self._send(calls.similar(item_id, limit))
 
-    async def popular(self, limit: int = 10, genres: Sequence[str] = ()) -> list[ScoredItem]:
-        """What most people watch lately, of any of the genres."""
-        return await self._send(calls.popular(limit, list(genres)))
+    async def popular(
+        self, limit: int = 10, genres: Sequence[str] = (), window: str | None = None
+    ) -> list[ScoredItem]:
+        """What most people watch lately, of any of the genres; window "5m": in five minutes."""
+        return await self._send(calls.popular(limit, list(genres), window))
 
     async def items(self, q: str, limit: int = 10) -> list[Item]:
         """Items whose title contains every word."""
@@ -257,6 +271,14 @@ class AsyncClient:
     async def history(self, user_id: Id, limit: int = 100) -> list[HistoryItem]:
         """What is known of a user, newest first."""
         return await self._send(calls.history(user_id, limit))
+
+    async def features(self, user_id: Id) -> Features:
+        """A user's last five minutes."""
+        return await self._send(calls.features(user_id))
+
+    async def erase(self, user_id: Id) -> Receipt:
+        """Erase a user everywhere; the key needs the scope admin. Safe to repeat."""
+        return await self._send(calls.erase(user_id))
 
     async def users(self, limit: int = 20) -> list[Id]:
         """Some users of the bundle."""

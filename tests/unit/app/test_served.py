@@ -33,6 +33,8 @@ def test_every_call_of_the_client_gets_its_answer(url):
         schemas.WhyResponse.model_validate(client.why(user, first))
         schemas.SimilarResponse.model_validate(client.similar(first, 4))
         assert len(client.popular(4, ["Comedy"])) == 4
+        client.popular(4, window="5m")
+        assert client.features(user)["window_s"] == 300
         assert client.items(slate["recommendations"][0]["title"], 1)
         assert client.info()["model_version"] == client.ready()["model_version"]
         assert "marquee_requests_total" in client.metrics()

@@ -1,13 +1,14 @@
 """The Python client against made-up answers: what goes again, what does not, and what is said."""
 
 import json
+import re
 from typing import get_type_hints
 
 import httpx
 import pytest
 
 from app.api.routes import openapi_document
-from marquee import answers, retry
+from marquee import answers, calls, retry
 from marquee import client as client_module
 from marquee.client import AsyncClient, Client, MarqueeError, Refused, Retry, Unreachable
 
@@ -168,6 +169,8 @@ def test_what_is_said_reaches_the_service_as_it_was_said(waits):
         ("FeedbackResponse", answers.Stored),
         ("SimilarResponse", answers.Similar),
         ("WhyResponse", answers.Told),
+        ("UserFeatures", answers.Features),
+        ("ErasureReceipt", answers.Receipt),
         ("Filters", answers.Filters),
     ],
 )
@@ -180,6 +183,23 @@ def test_a_request_may_say_all_that_the_document_allows():
     documented = openapi_document()["components"]["schemas"]["RecommendRequest"]["properties"]
     said = set(get_type_hints(answers.SlateOptions)) | {"user_id", "paginate"}
     assert said == set(documented)
+
+
+def test_every_operation_of_the_document_has_a_call():
+    made = [
+        calls.recommend(1, {}), calls.feedback(1, 2, "view"), calls.why(1, 2), calls.similar(1, 1),
+        calls.popular(1, [], None), calls.items("q", 1), calls.history(1, 1), calls.features(1),
+        calls.erase(1), calls.users(1), calls.metrics(), calls.plain("/info"),
+        calls.plain("/ready"), calls.plain("/health"),
+    ]  # fmt: skip
+    called = {(call.method.lower(), re.sub(r"/\d(?=/|$)", "/{}", call.path)) for call in made}
+    documented = {
+        (method, re.sub(r"{\w+}", "{}", path))
+        for path, operations in openapi_document()["paths"].items()
+        for method in operations
+    }
+    # The GET of a slate is the POST's for those who have no client.
+    assert called == documented - {("get", "/api/v1/recommendations/{}")}
 
 
 def test_both_clients_offer_the_same():
