@@ -42,6 +42,7 @@ from app.recall import RecallRetriever
 from app.rules_json import read_rules
 from app.service import Service
 from app.settings import Settings
+from app.write_behind import WriteBehindCache
 
 if TYPE_CHECKING:
     from app.adapters.local_stages import LocalStages
@@ -74,12 +75,13 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
     promotion = Promotion(store, models, stages, metrics, poll_s=settings.poll_s)
     state = GuardedUserState(_user_state(settings), _breaker("user_state", settings, metrics))
     cache = GuardedSlateCache(_slate_cache(settings), _breaker("cache", settings, metrics))
+    slates = WriteBehindCache(cache, metrics, timeout_s=settings.stage_timeout_ms / 1000)
     erasures = _erasures(settings)
     live = Live(_window_counts(settings), erasures, metrics, every_s=settings.poll_s)
     recommender = Recommender(
         current=promotion.current,
         state=state,
-        cache=cache,
+        cache=slates,
         embedder=stages,
         retriever=_retriever(settings, stages, promotion, metrics),
         ranker=MomentRanker(
@@ -101,7 +103,7 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         max_batch=settings.max_batch,
         batches_in_flight=settings.batches_in_flight,
         live=live,
-        eraser=_eraser(settings, erasures, cache),
+        eraser=_eraser(settings, erasures, slates),
         max_wait_s=settings.max_wait_ms / 1000,
         pages=Pages(cache) if settings.cache_url else None,
         prose=_prose(settings, metrics),

@@ -45,7 +45,7 @@ class Coalescer(Generic[T, R]):
 
     async def submit(self, item: T) -> R:
         """The handler's result for this item. Raises Overloaded when it would come too late."""
-        entered = self._admission.enter(len(self._waiting), self._in_graph())
+        entered = self.check()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future, entered))
@@ -54,6 +54,10 @@ class Coalescer(Generic[T, R]):
             self._flush_scheduled = True
             loop.call_soon(self._flush)
         return await future
+
+    def check(self) -> float:
+        """Now, in seconds. Raises Overloaded where `submit` would."""
+        return self._admission.enter(len(self._waiting), self._in_graph())
 
     def _flush(self) -> None:
         self._flush_scheduled = False

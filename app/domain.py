@@ -127,6 +127,11 @@ class Query:
         """Whether the answer says how it came about; such a slate is not cached."""
         return self.explain or self.explain_item is not None
 
+    @property
+    def is_cached(self) -> bool:
+        """Whether its slate may come from the cache."""
+        return self.read_cache and not self.is_traced
+
 
 @dataclass(frozen=True, slots=True)
 class Histories:

@@ -50,7 +50,7 @@ class Metrics:
         )
         self._batch = Histogram(
             "marquee_batch_size",
-            "Requests that walked the pipeline together.",
+            "Requests whose slates were computed together.",
             buckets=_SIZES,
             registry=self._registry,
         )

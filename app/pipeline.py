@@ -1,9 +1,10 @@
 """The online path on one page: a batch of queries in, a batch of slates out.
 
-    state -> cache -> history -> embed -> retrieve -> rank -> slate -> cache
+    look_up: state -> cache        compute: history -> embed -> retrieve -> rank -> slate -> cache
 
+Two steps, each of its own batches, so that who is in the cache does not wait for who is not.
 Plain asyncio over the ports; no Ray, no Redis, no HTTP. The version is chosen once per batch and
-everything after it, from the user vector to the cache key, belongs to that version. What cannot
+everything after it, from the user vector to the slate, belongs to that version. What cannot
 be had is done without and named in `Slate.degraded`; nothing a dependency does becomes an error.
 """
 
@@ -31,9 +32,10 @@ from app.domain import (
 from app.errors import DependencyUnavailable
 from app.metrics import Metrics
 from app.models import Model
-from app.ports import Embedder, Ranker, Retriever, SlateCache, UserState
+from app.ports import Embedder, Ranker, Retriever, UserState
 from app.stages.directed import Walk
 from app.stages.history import Known, batch_histories, known
+from app.write_behind import WriteBehindCache
 
 T = TypeVar("T")
 
@@ -46,6 +48,21 @@ class Limits:
     stage_timeout_s: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A query whose slate must be computed.
+
+    state: what is known of its user. key: of its slate in the cache, in `version`.
+    degraded: what the look-up had to do without.
+    """
+
+    query: Query
+    state: UserEvents
+    key: str
+    version: str
+    degraded: tuple[str, ...]
+
+
 class Recommender:
     """Answers queries from whatever of its dependencies works."""
 
@@ -54,7 +71,7 @@ class Recommender:
         *,
         current: Callable[[], Model],
         state: UserState,
-        cache: SlateCache,
+        cache: WriteBehindCache,
         embedder: Embedder,
         retriever: Retriever,
         ranker: Ranker,
@@ -73,46 +90,69 @@ class Recommender:
         self._limits = limits
         self._is_erased = is_erased
 
-    async def recommend(self, queries: Sequence[Query]) -> list[Slate]:
-        """One slate per query, in order. Raises ModelNotReady before the first bundle."""
+    async def look_up(self, queries: Sequence[Query]) -> list[Slate | Miss]:
+        """In order, what the cache has, and what to `compute` where it has nothing.
+
+        Raises ModelNotReady before the first bundle.
+        """
         model = self._current()
         degraded: list[str] = []
         states = await self._try(
             "user_state", self._state.read([q.user_id for q in queries]), degraded
         )
+        # Without the revision a cached slate could ignore feedback: compute instead.
+        readable = states is not None
         if states is None:
-            # Without the revision a cached slate could ignore feedback: compute instead.
             states = [UserEvents(erased=self._is_erased(q.user_id)) for q in queries]
-            return await self._compute(model, queries, states, degraded)
         keys = [_cache_key(model, q, s) for q, s in zip(queries, states, strict=True)]
-        slates = await self._cached(model, queries, keys, degraded)
-        missing = [n for n, slate in enumerate(slates) if slate is None]
-        if missing:
-            computed = await self._compute(
-                model, [queries[n] for n in missing], [states[n] for n in missing], degraded
-            )
-            for n, slate in zip(missing, computed, strict=True):
-                slates[n] = slate
-            fresh = {
-                keys[n]: slate
-                for n, slate in zip(missing, computed, strict=True)
-                if not slate.degraded and not queries[n].is_traced
+        slates = await self._cached(model, queries, keys, degraded) if readable else {}
+        without = tuple(degraded)
+        return [
+            slates.get(n) or Miss(query, states[n], keys[n], model.version, without)
+            for n, query in enumerate(queries)
+        ]
+
+    async def compute(self, misses: Sequence[Miss]) -> list[Slate]:
+        """One slate per miss, in order, of the version that answers now."""
+        model = self._current()
+        degraded: list[str] = []
+        computed = await self._compute(
+            model, [m.query for m in misses], [m.state for m in misses], degraded
+        )
+        slates = [
+            replace(slate, degraded=(*miss.degraded, *degraded))
+            for miss, slate in zip(misses, computed, strict=True)
+        ]
+        await self._cache.put(
+            {
+                miss.key: _pack(slate)
+                for miss, slate in zip(misses, slates, strict=True)
+                # Where a promotion came in between, the key is of the version before.
+                if miss.version == slate.model_version
+                and not slate.degraded
+                and not miss.query.is_traced
             }
-            await self._store(fresh)
-        return [slate for slate in slates if slate is not None]
+        )
+        return slates
+
+    async def close(self) -> None:
+        """Return when the slates that were answered are in the cache, or cannot be."""
+        await self._cache.written()
 
     async def _cached(
         self, model: Model, queries: Sequence[Query], keys: Sequence[str], degraded: list[str]
-    ) -> list[Slate | None]:
-        slates: list[Slate | None] = [None] * len(queries)
-        readable = [n for n, q in enumerate(queries) if q.read_cache and not q.is_traced]
-        if not readable:
-            return slates
-        found = await self._try("cache", self._cache.get([keys[n] for n in readable]), degraded)
-        for n, packed in zip(readable, found or (), strict=bool(found)):
-            if packed is not None:
-                slates[n] = _unpack(packed, model.version)
-        self._metrics.cache(hits=sum(s is not None for s in slates), lookups=len(readable))
+    ) -> dict[int, Slate]:
+        """The slates that the cache has, by the place of their query."""
+        wanted = [n for n, query in enumerate(queries) if query.is_cached]
+        if not wanted:
+            return {}
+        found = await self._try("cache", self._cache.get([keys[n] for n in wanted]), degraded)
+        slates = {
+            n: _unpack(packed, model.version)
+            for n, packed in zip(wanted, found or (), strict=bool(found))
+            if packed is not None
+        }
+        self._metrics.cache(hits=len(slates), lookups=len(wanted))
         return slates
 
     async def _compute(
@@ -138,7 +178,7 @@ class Recommender:
         for n, query in enumerate(queries):
             if n not in slates:
                 slates[n] = _popular_slate(model, query, users[n], wanted[n])
-        return [replace(slates[n], degraded=tuple(degraded)) for n in range(len(queries))]
+        return [slates[n] for n in range(len(queries))]
 
     async def _personal(
         self,
@@ -171,11 +211,6 @@ class Recommender:
             )
             for n, (query, user) in enumerate(zip(queries, users, strict=True))
         ]
-
-    async def _store(self, slates: dict[str, Slate]) -> None:
-        packed = {key: _pack(slate) for key, slate in slates.items()}
-        if packed:  # a slate that could not be stored is still a slate
-            await self._try("cache_write", self._cache.put(packed), [])
 
     async def _try(self, name: str, work: Awaitable[T], degraded: list[str]) -> T | None:
         """The result of `work`, or None with `name` noted when its dependency fails or is late."""

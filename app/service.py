@@ -25,7 +25,7 @@ from app.live import Live
 from app.metrics import Metrics
 from app.models import Model
 from app.pages import Pages, SlatePage
-from app.pipeline import Recommender
+from app.pipeline import Miss, Recommender
 from app.ports import UserState
 from app.prose import Account, Prose
 from app.rules import Rules
@@ -86,20 +86,27 @@ class Service:
         self._pages = pages
         self._prose = prose
         self._paged_items = paged_items
-        self._coalescer = Coalescer(
-            self._recommend_batch,
+        self._look_ups = Coalescer(
+            recommender.look_up, max_batch=max_batch, max_in_flight=1, max_wait_s=max_wait_s
+        )
+        self._computations = Coalescer(
+            self._compute,
             max_batch=max_batch,
             max_in_flight=batches_in_flight,
             max_wait_s=max_wait_s,
         )
 
     async def recommend(self, query: Query) -> Slate:
-        """A slate; waits for and walks with whoever asks at the same time.
+        """A slate; goes with whoever asks at the same time, and from the cache without those
+        whose slates must be computed.
 
         Raises Overloaded when the wait would be too long.
         """
         self._check_genres(query.genres)
-        return await self._coalescer.submit(query)
+        if not query.is_cached:
+            self._computations.check()  # a refusal need not wait for the look-up
+        found = await self._look_ups.submit(query)
+        return found if isinstance(found, Slate) else await self._computations.submit(found)
 
     async def first_page(self, query: Query) -> SlatePage:
         """The beginning of a slate that `next_page` reads on in."""
@@ -120,9 +127,13 @@ class Service:
         """Raises NotFound for genres and caps that the catalogue does not have."""
         self._current().directed.rules.check(asked)
 
-    async def _recommend_batch(self, queries: Sequence[Query]) -> list[Slate]:
-        self.metrics.batch(len(queries))
-        return await self._recommender.recommend(queries)
+    async def _compute(self, misses: Sequence[Miss]) -> list[Slate]:
+        self.metrics.batch(len(misses))
+        return await self._recommender.compute(misses)
+
+    async def close(self) -> None:
+        """Finish what goes on behind the answers. Call it when there are no more requests."""
+        await self._recommender.close()
 
     async def feedback(
         self, user_id: UserId, item_id: ItemId, event_type: EventType

@@ -27,6 +27,7 @@ from app.pages import Pages
 from app.pipeline import Limits, Recommender
 from app.service import Service
 from app.settings import Settings
+from app.write_behind import WriteBehindCache
 from tests.bundles import tiny_bundle
 from tests.fakes import FakeEventStream, FakeSlateCache, FakeUserState, FakeWindowCounts
 from training.model.bundle import Bundle
@@ -40,7 +41,7 @@ def service_over(bundle: Bundle) -> Service:
     recommender = Recommender(
         current=lambda: model,
         state=state,
-        cache=cache,
+        cache=WriteBehindCache(cache, metrics, timeout_s=5),
         embedder=stages,
         retriever=stages,
         ranker=stages,

@@ -44,6 +44,7 @@ class Gateway:
                 yield
         finally:
             reporting.cancel()
+            await self._ingress.service.close()
 
     async def check_health(self) -> None:
         """Local state only: a dependency that is away must not restart the replica."""

@@ -13,6 +13,7 @@ from app.models import Model
 from app.pages import Pages
 from app.pipeline import Limits, Recommender
 from app.service import Service
+from app.write_behind import WriteBehindCache
 from tests.bundles import tiny_bundle
 from tests.fakes import FakeEventStream, FakeSlateCache, FakeUserState, FakeWindowCounts
 from training.model.bundle import Bundle
@@ -37,6 +38,7 @@ class World:
     stream: FakeEventStream = field(default_factory=FakeEventStream)
 
     def __post_init__(self):
+        self.slates = WriteBehindCache(self.cache, self.metrics, timeout_s=0.5)
         self.live = Live(self.counts, self.state, self.metrics, every_s=60)
 
     def recommender(self, **replaced):
@@ -44,7 +46,7 @@ class World:
         parts = {
             "current": lambda: self.model,
             "state": self.state,
-            "cache": self.cache,
+            "cache": self.slates,
             "embedder": self.stages,
             "retriever": self.stages,
             "ranker": self.stages,
@@ -64,7 +66,7 @@ class World:
             max_batch=8,
             batches_in_flight=2,
             live=self.live,
-            eraser=Eraser(self.state, self.stream, self.cache, None),
+            eraser=Eraser(self.state, self.stream, self.slates, None),
             pages=Pages(self.cache),
             max_wait_s=5.0,
         )

@@ -8,6 +8,7 @@ from app.live import Live
 from app.moment import MomentRanker
 from app.stages.moment import adjusted
 from app.windows import SLOT_S, SLOTS, ItemWindow, slot_of, sum_slots
+from tests.slates import recommended
 
 NOW_MS = 1_800_000_000_000
 NEWEST = slot_of(NOW_MS)
@@ -124,12 +125,12 @@ async def test_an_item_that_everybody_clicks_moves_up_in_the_next_slate(world, b
     )
     user = int(bundle.user_ids[0])
     query = Query(user, limit=20, read_cache=False)
-    (before,) = await recommender.recommend([query])
+    (before,) = await recommended(recommender, [query])
     last = [row["movie_id"] for row in _rows(before)][-1]
     await world.state.append(Event(99, last, EventType.CLICK, NOW_MS))
     world.counts.slots[slot_of(int(world.live._clock() * 1000))] = {(str(last), EventType.CLICK): 5}
     await world.live.look()
-    (after,) = await recommender.recommend([query])
+    (after,) = await recommended(recommender, [query])
     assert _rows(after)[0]["movie_id"] == last
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from app.domain import Event, EventType, Query, Strategy
 from app.errors import DependencyUnavailable
+from tests.slates import recommended
 
 
 def ids(slate):
@@ -42,7 +43,7 @@ class Hanging:
 
 
 async def one(recommender, query):
-    (slate,) = await recommender.recommend([query])
+    (slate,) = await recommended(recommender, [query])
     return slate
 
 
@@ -109,7 +110,7 @@ async def test_a_batch_answers_each_query_as_if_it_were_alone(world, bundle):
     users = [int(u) for u in bundle.user_ids[:6]]
     queries = [Query(user, limit=5) for user in users] + [Query("nobody", limit=3)]
     recommender = world.recommender()
-    together = await recommender.recommend([replace(q, read_cache=False) for q in queries])
+    together = await recommended(recommender, [replace(q, read_cache=False) for q in queries])
     alone = [await one(recommender, replace(q, read_cache=False)) for q in queries]
     assert [ids(s) for s in together] == [ids(s) for s in alone]
 
@@ -171,6 +172,7 @@ async def test_without_the_user_state_the_bundles_history_answers_and_nothing_is
     slate = await one(world.recommender(), Query(known_user(bundle)))
     assert slate.strategy is Strategy.PERSONAL
     assert slate.degraded == ("user_state",)
+    await world.slates.written()
     assert not world.cache.values
 
 
@@ -203,4 +205,50 @@ async def test_without_the_ranker_the_retrieval_order_answers(world, bundle, ran
 
 async def test_a_degraded_slate_is_not_cached(world, bundle):
     await one(world.recommender(ranker=Broken()), Query(known_user(bundle)))
+    await world.slates.written()
     assert not world.cache.values
+
+
+async def test_a_slate_whose_version_came_between_look_up_and_computing_is_not_cached(
+    world, bundle
+):
+    manifest = bundle.manifest.model_copy(update={"version": "2"})
+    other = replace(world.model, bundle=replace(bundle, manifest=manifest))
+    models = iter([world.model, other])
+    slate = await one(world.recommender(current=lambda: next(models)), Query(known_user(bundle)))
+    await world.slates.written()
+    assert (slate.model_version, slate.degraded) == ("2", ())
+    assert not world.cache.values
+
+
+class HeldUp:
+    """A ranker that answers when it may."""
+
+    def __init__(self, ranker):
+        self.go = asyncio.Event()
+        self.sizes = []
+        self._ranker = ranker
+
+    async def rank(self, version, histories, candidates):
+        self.sizes.append(len(candidates.items))
+        await self.go.wait()
+        return await self._ranker.rank(version, histories, candidates)
+
+
+async def test_who_is_in_the_cache_does_not_wait_for_who_is_not(world, bundle):
+    hit, *others = (Query(user) for user in bundle.user_ids[:5].tolist())
+    await one(world.recommender(), hit)
+    ranker = HeldUp(world.stages)
+    service = world.service(ranker=ranker)
+    misses = [asyncio.create_task(service.recommend(query)) for query in others]
+    # Once in the same look-up as the misses, once while they fill all places in the graph.
+    for _ in range(2):
+        assert (await service.recommend(hit)).from_cache
+        assert not any(miss.done() for miss in misses)
+    while not ranker.sizes:
+        await asyncio.sleep(0)
+    assert (await service.recommend(hit)).from_cache
+    assert not any(miss.done() for miss in misses)
+    ranker.go.set()
+    assert [slate.from_cache for slate in await asyncio.gather(*misses)] == 4 * [False]
+    assert sum(ranker.sizes) == 4

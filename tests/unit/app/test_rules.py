@@ -14,6 +14,7 @@ from app.rules import Boost, Freshness, Pin, Rules, Sentences, merged
 from app.rules_json import RulesError, read_rules
 from app.stages.render import RenderStage
 from tests.bundles import GENRES
+from tests.slates import recommended
 
 ITEMS = st.integers(1, 60).map(lambda n: 10 * n)
 SOME_ITEMS = st.lists(ITEMS, max_size=12).map(tuple)
@@ -52,7 +53,7 @@ RANDOM = settings(
 
 
 async def one(recommender, query):
-    (slate,) = await recommender.recommend([query])
+    (slate,) = await recommended(recommender, [query])
     return orjson.loads(slate.recommendations)
 
 
@@ -135,7 +136,7 @@ async def test_rules_that_ask_for_nothing_change_nothing(world, query):
 async def test_pages_are_one_slate_without_duplicates_or_gaps(world, query, sizes, event):
     service = world.service()
     query = replace(query, explain=False, limit=sizes[0])
-    (whole,) = await world.recommender().recommend([replace(query, limit=500)])
+    (whole,) = await recommended(world.recommender(), [replace(query, limit=500)])
     page = await service.first_page(query)
     service._recommender = None  # no later page is computed, so no promotion can change it
     rows = orjson.loads(page.slate.recommendations)
@@ -206,8 +207,8 @@ async def test_a_named_item_tells_why_it_is_not_there(world, bundle):
     genres = {row["movie_id"]: row["genres"] for row in await one(recommender, Query(user))}
 
     async def reason(item, **query):
-        (slate,) = await recommender.recommend(
-            [Query(user, **({"limit": 3} | query), explain_item=item)]
+        (slate,) = await recommended(
+            recommender, [Query(user, **({"limit": 3} | query), explain_item=item)]
         )
         return orjson.loads(slate.explained)
 
