@@ -161,7 +161,16 @@ def _train(
     towers_s = time.monotonic() - started
     report(f"best epoch {fitted.best.epoch}; training the ranker")
     started = time.monotonic()
-    ranker = fit_ranker(dataset, cut, users.ranker, fitted.tower, run.recipe, run.seed)
+    ranker = fit_ranker(
+        dataset,
+        cut,
+        users.ranker,
+        fitted.tower,
+        run.recipe,
+        run.seed,
+        workers=run.workers,
+        storage=(out / CHECKPOINTS).absolute(),
+    )
     ranker_s = time.monotonic() - started
     report(ranker.describe())
     _write_model(out, fitted.tower, ranker)

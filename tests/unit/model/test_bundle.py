@@ -65,7 +65,7 @@ def test_arrays_are_mapped_read_only_and_fit_the_manifest(whole):
     for array in (bundle.item_vectors, bundle.user_history, bundle.history(1)):
         assert not array.flags.writeable
         assert not array.flags.owndata
-    assert bundle.ranker_path.is_file()
+    assert (bundle.ranker_dir / "ranker.json").is_file()
     assert bundle.index_path.is_dir()
     assert (bundle.tower_dir / "tower.json").is_file()
 

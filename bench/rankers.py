@@ -1,0 +1,81 @@
+"""Compares the second stage's kinds on one run: what each brings, and what it costs a request.
+
+All are cross-fitted on the same candidates of the same validation users, as `marquee train` does
+with the one that the recipe names; TEST is not read.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.data.dataset import load
+from training.model.rankers import RankingModel
+from training.model.ranking import DEEP, LAMBDAMART, RANKER_FEATURES, XGBOOST
+from training.model.transformer import load_tower
+from training.rank import candidate_groups, cross_fit, divide_validation, parts, quality_of
+from training.ranker_fit import Groups
+from training.run import MODEL, Run
+
+KINDS = (LAMBDAMART, XGBOOST, *DEEP)
+CANDIDATES = 100  # that serving ranks by default
+_REQUESTS = 300  # whose cost is measured
+
+
+def bench_rankers(
+    directory: Path, *, kinds: tuple[str, ...], workers: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Figures of each kind for the finished run in `directory`.
+
+    workers: of Ray Train, for the deep kinds.
+    """
+    run = Run.read(directory)
+    dataset = load(Path(run.data))
+    cut = run.split(dataset)
+    users = divide_validation(cut, dataset.user, run.recipe, run.seed).ranker
+    report(f"Candidates of {len(users)} users")
+    tower = load_tower(directory / MODEL)
+    groups = candidate_groups(dataset, cut, users, tower, run.recipe.candidates, run.seed)
+    own = quality_of(
+        groups,
+        np.nan_to_num(groups.rows[:, :, RANKER_FEATURES.index("tower_score")], nan=-np.inf),
+        parts(groups, run.seed),
+        run.seed,
+    )
+    figures: dict[str, Any] = {
+        "protocol": run.protocol,
+        "split_hash": cut.hash,
+        "seed": run.seed,
+        "users": len(users),
+        "candidates": run.recipe.candidates,
+        "request_candidates": min(CANDIDATES, run.recipe.candidates),
+        "rankers": {"tower": own.to_json()},
+    }
+    for kind in kinds:
+        report(f"Fitting {kind}")
+        recipe = run.recipe.model_copy(update={"ranker": kind})
+        began = time.perf_counter()
+        model, quality = cross_fit(groups, recipe, run.seed, workers=workers)
+        seconds = round(time.perf_counter() - began, 1)
+        cost = {"fit_s": seconds, "ms_per_request": request_ms(model, groups)}
+        figures["rankers"][kind] = quality.to_json() | cost
+    return figures
+
+
+def request_ms(model: RankingModel, groups: Groups) -> float:
+    """Median time to score one user's first candidates, on one thread, milliseconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = []
+    try:
+        for number in range(_REQUESTS):
+            rows = np.ascontiguousarray(groups.rows[number % len(groups.rows), :CANDIDATES])
+            began = time.perf_counter()
+            model.predict(rows)
+            times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return round(1000 * float(np.median(times)), 3)
