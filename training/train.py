@@ -22,7 +22,7 @@ from training.recipe import Recipe, recipe_for
 from training.recipe_file import read_recipe
 from training.run import CHECKPOINTS, MODEL, RECORD, Epoch, Run
 from training.towers import fit_towers
-from training.tracking import TrackedRun, TrackingError, tracking_uri
+from training.tracking import TrackedRun, tracked_run
 
 Report = Callable[[str], None]
 
@@ -56,7 +56,7 @@ def train(request: Request, report: Report) -> Run:
         report(f"{request.out} is finished already, after {len(run.epochs)} epochs")
         return run
     started = time.monotonic()
-    tracked = _tracked(request.out.name, run.mlflow_run_id)
+    tracked = tracked_run(request.out.name, run.mlflow_run_id)
     run = run.updated(status="running", workers=request.workers, mlflow_run_id=tracked.run_id)
     try:
         run.write(request.out)
@@ -132,15 +132,6 @@ def _resumed(request: Request, dataset: Dataset) -> Run:
         recipe = run.recipe.model_copy(update={"epochs": request.epochs})
         run = run.updated(status=status, recipe=recipe)
     return run.updated(data=str(dataset.path.absolute()))
-
-
-def _tracked(name: str, run_id: str | None) -> TrackedRun:
-    try:
-        return TrackedRun(name, run_id)
-    except TrackingError as error:
-        raise UserError(
-            f"MLflow at {tracking_uri()} does not answer ({error}): check MLFLOW_TRACKING_URI"
-        ) from error
 
 
 def _train(

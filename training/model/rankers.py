@@ -38,9 +38,8 @@ class LightGBMRanker:
         self.booster = booster
 
     def predict(self, rows: Floats) -> Floats:
-        """Scores float64 [N] of rows [N, F]."""
-        scores: Floats = self.booster.predict(rows, num_threads=1)
-        return scores
+        """Scores float32 [N] of rows [N, F]."""
+        return np.asarray(self.booster.predict(rows, num_threads=1), np.float32)
 
     def save(self, directory: Path) -> None:
         """Write ranker.txt."""
