@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.data.dataset import load
+from training.blend import blend_towers
+from training.data.dataset import Dataset, load
+from training.data.splits import TRAIN, Split
+from training.evaluate import fold_events
+from training.model.blend import BlendedTower, Tower, load_tower
 from training.model.rankers import RankingModel
 from training.model.ranking import DEEP, LAMBDAMART, RANKER_FEATURES, XGBOOST
-from training.model.transformer import load_tower
+from training.model.two_tower import UserTower
 from training.rank import candidate_groups, cross_fit, divide_validation, parts, quality_of
 from training.ranker_fit import Groups
 from training.run import MODEL, Run
@@ -37,7 +41,7 @@ def bench_rankers(
     cut = run.split(dataset)
     users = divide_validation(cut, dataset.user, run.recipe, run.seed).ranker
     report(f"Candidates of {len(users)} users")
-    tower = load_tower(directory / MODEL)
+    tower = tower_of_train(directory, run, dataset, cut)
     groups = candidate_groups(dataset, cut, users, tower, run.recipe.candidates, run.seed)
     own = quality_of(
         groups,
@@ -63,6 +67,16 @@ def bench_rankers(
         cost = {"fit_s": seconds, "ms_per_request": request_ms(model, groups)}
         figures["rankers"][kind] = quality.to_json() | cost
     return figures
+
+
+def tower_of_train(directory: Path, run: Run, dataset: Dataset, cut: Split) -> Tower:
+    """The run's tower before its blend learned VALIDATION, on which rankers are to be judged."""
+    tower = load_tower(directory / MODEL)
+    if run.blend is None or not isinstance(tower, BlendedTower):
+        return tower
+    learned = tower.parts[0]
+    assert isinstance(learned, UserTower)
+    return blend_towers(learned, fold_events(dataset, cut, TRAIN), run.blend["weights"], run.seed)
 
 
 def request_ms(model: RankingModel, groups: Groups) -> float:

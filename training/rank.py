@@ -18,9 +18,9 @@ from training.data.splits import TRAIN, VALIDATION, Split
 from training.evaluate import Known, Lists, fold_events, rank_catalogue
 from training.inputs import catalogue_inputs, ranker_user_inputs
 from training.metrics import Interval, auc, gain_interval, hit_matrix, log_loss, user_metrics
+from training.model.blend import Tower
 from training.model.rankers import RankingModel
 from training.model.ranking import RANKER_FEATURES, TOWER_ORDER, ranker_features
-from training.model.two_tower import UserTower
 from training.ranker_fit import Groups, fit_models, tower_order
 from training.recipe import Recipe
 
@@ -109,7 +109,7 @@ def fit_ranker(
     dataset: Dataset,
     split: Split,
     users: np.ndarray,
-    tower: UserTower,
+    tower: Tower,
     recipe: Recipe,
     seed: int,
     *,
@@ -131,7 +131,7 @@ def fit_ranker(
 
 
 def candidate_groups(
-    dataset: Dataset, split: Split, users: np.ndarray, tower: UserTower, candidates: int, seed: int
+    dataset: Dataset, split: Split, users: np.ndarray, tower: Tower, candidates: int, seed: int
 ) -> Groups:
     """The tower's candidates for `users`, as of the end of TRAIN, and which are in VALIDATION."""
     past = split.fold == TRAIN
