@@ -129,11 +129,11 @@ def made_up(events: int, items: int, seed: int) -> TrainingData:
 def _measured(recipe: Recipe, data: TrainingData, seed: int) -> dict[str, Any]:
     """An epoch's time, and what it multiplied beside products of the same shapes alone."""
     events = len(data.train.item)
-    seconds = _epoch_s(recipe, data, seed)
     small = made_up(min(COUNTED_EVENTS, events), data.train.n_items, seed)
     counter = GemmCounter()
-    with counter:
+    with counter:  # first: it warms up, too
         Learner(recipe, small, seed=seed).run_epoch(0)
+    seconds = _epoch_s(recipe, data, seed)
     achieved = counter.flops * events / len(small.train.item) / seconds
     alone = counter.flops / gemm_s(counter.counts)
     return {
