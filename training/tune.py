@@ -66,7 +66,11 @@ SPACE: dict[str, Distribution] = {
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """What to tune. recipe: a file that trials start from; None is the protocol's own."""
+    """What to tune.
+
+    recipe: a file that trials start from; None is the protocol's own.
+    at_once: trials that run at the same time, at most; None is as many as there are CPUs.
+    """
 
     data: Path
     out: Path
@@ -77,6 +81,7 @@ class TuneRequest:
     epochs: int | None = None
     recipe: Path | None = None
     resume: bool = False
+    at_once: int | None = None
 
 
 class Tuning(BaseModel):
@@ -203,7 +208,7 @@ def _tuner(request: TuneRequest, tuning: Tuning, data: TrainingData, cpus: int) 
             metric="ndcg",
             mode="max",
             num_samples=tuning.trials,
-            max_concurrent_trials=cpus,
+            max_concurrent_trials=min(request.at_once or cpus, cpus),
             reuse_actors=True,
             search_alg=OptunaSearch(
                 SPACE,

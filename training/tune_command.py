@@ -52,6 +52,10 @@ def tune_command(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the tuning in OUT.")] = False,
+    at_once: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials at the same time; by default one for each CPU."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the trials as one JSON document.")
     ] = False,

