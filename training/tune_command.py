@@ -63,7 +63,9 @@ def tune_command(
     """Tune a recipe."""
     from training.tune import RECIPE, TuneRequest, tune
 
-    request = TuneRequest(data, out, trials, protocol, k_core, seed, epochs, recipe, resume)
+    request = TuneRequest(
+        data, out, trials, protocol, k_core, seed, epochs, recipe, resume, at_once
+    )
 
     def report(line: str) -> None:
         console.print(line, markup=False, highlight=False)
