@@ -66,8 +66,6 @@ def tune_command(
     request = TuneRequest(
         data, out, trials, protocol, k_core, seed, epochs, recipe, resume, at_once
     )
-        data, out, trials, protocol, k_core, seed, epochs, recipe, resume, at_once
-    )
 
     def report(line: str) -> None:
         console.print(line, markup=False, highlight=False)
