@@ -30,7 +30,7 @@ from training.train import Request, train
 
 # Without dropout nothing that is drawn depends on how many workers there are.
 RECIPE = {"dropout": 0.0, "id_dropout": 0.0, "patience": 400}
-EPOCHS = 5
+EPOCHS, LONGER = 4, 16
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,22 @@ def trained(data, recipe, ray_local, tmp_path_factory):
     out, lines = tmp_path_factory.mktemp("trained") / "run", []
     request = Request(data=data, out=out, workers=2, epochs=EPOCHS, seed=3, recipe=recipe)
     return out, train(request, lines.append), lines
+
+
+@pytest.fixture(scope="module")
+def longer(data, trained, tmp_path_factory):
+    """The finished run, moved, gone on with by four workers of whom one is killed on the way."""
+    out, killed = tmp_path_factory.mktemp("moved") / "run", []
+    shutil.copytree(trained[0], out)
+
+    def report(line):
+        if line.startswith("epoch") and not killed:
+            killed.append(train_workers()[-1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    run = train(Request(data=data, out=out, workers=4, epochs=LONGER, resume=True), report)
+    assert killed
+    return run
 
 
 def test_two_workers_learn_what_popularity_cannot_know(data, trained):
@@ -116,20 +132,14 @@ def test_evaluate_judges_tower_and_ranker_of_the_run(trained):
     assert (out / "evaluation.json").exists()
 
 
-def test_more_epochs_go_on_where_a_finished_run_ended_even_after_it_was_moved(
-    data, trained, tmp_path
-):
-    out, run, _ = trained
-    shutil.copytree(out, tmp_path / "moved")
-    lines = []
-    request = Request(data=data, out=tmp_path / "moved", epochs=EPOCHS + 1, resume=True)
-    longer = train(request, lines.append)
-    assert longer.epochs[:EPOCHS] == run.epochs and len(longer.epochs) == EPOCHS + 1
-    assert sum(line.startswith("epoch") for line in lines) == 1
+def test_more_epochs_go_on_where_a_finished_run_ended_even_when_a_worker_is_lost(trained, longer):
+    assert longer.epochs[:EPOCHS] == trained[1].epochs
+    assert [epoch.epoch for epoch in longer.epochs] == list(range(1, LONGER + 1))
+    assert longer.status == "finished" and longer.workers == 4
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
-    data, recipe, ray_local, trained, tmp_path
+    data, recipe, ray_local, longer, tmp_path
 ):
     out = tmp_path / "run"
     arguments = [str(data), "--out", str(out), "--workers", "1", "--seed", "3"]
@@ -138,28 +148,12 @@ def test_a_killed_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     assert Run.read(out).status == "running" and not (out / "model").exists()
     lines = []
     resumed = train(
-        Request(data=data, out=out, workers=1, epochs=EPOCHS, resume=True), lines.append
+        Request(data=data, out=out, workers=1, epochs=LONGER, resume=True), lines.append
     )
     repeated = sum(line.startswith("epoch") for line in lines)
     assert repeated < len(resumed.epochs)
-    assert_same_curve(resumed, trained[1])
+    assert_same_curve(resumed, longer)
     assert resumed.status == "finished" and (out / "model" / "ranker.json").exists()
-
-
-def test_a_run_that_loses_a_worker_ends_as_another_does(data, recipe, ray_local, trained, tmp_path):
-    killed = []
-
-    def report(line):
-        if line.startswith("epoch") and not killed:
-            killed.append(train_workers()[-1])
-            os.kill(killed[0], signal.SIGKILL)
-
-    request = Request(
-        data=data, out=tmp_path / "run", workers=4, epochs=4 * EPOCHS, seed=3, recipe=recipe
-    )
-    run = train(request, report)
-    assert killed and run.status == "finished" and len(run.epochs) == 4 * EPOCHS
-    assert_same_curve(run, trained[1])
 
 
 def test_ray_train_fits_the_ranker_that_one_process_fits(ray_local):
@@ -176,12 +170,15 @@ def test_ray_train_fits_the_ranker_that_one_process_fits(ray_local):
 
 
 def assert_same_curve(run, other):
-    """The first epochs of both: products in bfloat16 are summed up in another order."""
+    """One was trained by one worker, the other by two and then by four.
+
+    Their products in bfloat16 are summed up in another order.
+    """
     curves = [
-        [(epoch.epoch, epoch.loss, epoch.ndcg) for epoch in some.epochs[:EPOCHS]]
+        [(epoch.epoch, epoch.loss, epoch.ndcg) for epoch in some.epochs[:LONGER]]
         for some in (run, other)
     ]
-    assert np.allclose(*curves, rtol=0.02, atol=0.02)
+    assert np.allclose(*curves, rtol=0.05, atol=0.02)
 
 
 def train_workers():
