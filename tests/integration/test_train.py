@@ -181,10 +181,14 @@ def assert_same_curve(run, other):
     assert np.allclose(*curves, rtol=0.05, atol=0.02)
 
 
-def train_workers():
+def train_workers() -> list[int]:
     """The pids of Ray Train's workers of this process's own Ray."""
-    below = psutil.Process().children(recursive=True)
-    return [process.pid for process in below if "RayTrainWorker" in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # gone since it was listed
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def kill_after_a_checkpoint(arguments: list[str], out: Path) -> None:
