@@ -39,6 +39,7 @@ def bench_losses(
         report(f"Training with {loss}")
         recipe = base.model_copy(update={"loss": loss})
         figures["losses"][loss] = _measured(dataset, cut, recipe, seed, report)
+        report(f"{loss}: {figures['losses'][loss]}")
     return figures
 
 

@@ -30,16 +30,24 @@ _REQUESTS = 300  # whose cost is measured
 
 
 def bench_rankers(
-    directory: Path, *, kinds: tuple[str, ...], workers: int, report: Callable[[str], None]
+    directory: Path,
+    *,
+    kinds: tuple[str, ...],
+    workers: int,
+    most_users: int | None,
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Figures of each kind for the finished run in `directory`.
 
-    workers: of Ray Train, for the deep kinds.
+    workers: of Ray Train, for the deep kinds. most_users: drawn of those that train the run's
+        ranker; None is all of them.
     """
     run = Run.read(directory)
     dataset = load(Path(run.data))
     cut = run.split(dataset)
     users = divide_validation(cut, dataset.user, run.recipe, run.seed).ranker
+    if most_users is not None and most_users < len(users):
+        users = np.sort(np.random.default_rng(run.seed).permutation(users)[:most_users])
     report(f"Candidates of {len(users)} users")
     tower = tower_of_train(directory, run, dataset, cut)
     groups = candidate_groups(dataset, cut, users, tower, run.recipe.candidates, run.seed)
@@ -66,6 +74,7 @@ def bench_rankers(
         seconds = round(time.perf_counter() - began, 1)
         cost = {"fit_s": seconds, "ms_per_request": request_ms(model, groups)}
         figures["rankers"][kind] = quality.to_json() | cost
+        report(f"{kind}: {figures['rankers'][kind]}")
     return figures
 
 

@@ -113,6 +113,9 @@ def rankers(
     kinds: Annotated[
         str, typer.Option(metavar="NAME,...", help="Of the recipe's `ranker`.")
     ] = "lambdamart,xgboost,dcn-v2,deepfm",
+    users: Annotated[
+        int | None, typer.Option(min=10, help="Validation users, drawn; by default all.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Ray Train workers of the deep ones.")] = 2,
     as_json: AsJson = False,
 ) -> None:
@@ -125,7 +128,7 @@ def rankers(
     chosen = tuple(kinds.split(","))
     if unknown := [kind for kind in chosen if kind not in KINDS]:
         raise UserError(f"--kinds {unknown[0]!r} is unknown: choose of {', '.join(KINDS)}")
-    figures = bench_rankers(run, kinds=chosen, workers=workers, report=_say)
+    figures = bench_rankers(run, kinds=chosen, workers=workers, most_users=users, report=_say)
     if as_json:
         typer.echo(json.dumps(figures))
         return

@@ -100,8 +100,13 @@ def test_unseen_items_are_judged_beside_what_popularity_knows_of_them(data):
 
 def test_rankers_are_compared_on_the_same_candidates_with_their_cost(tmp_path):
     figures = bench_rankers(
-        tiny_run(tmp_path), kinds=("lambdamart", "xgboost"), workers=1, report=print
+        tiny_run(tmp_path),
+        kinds=("lambdamart", "xgboost"),
+        workers=1,
+        most_users=11,
+        report=print,
     )
+    assert figures["users"] == 11
     assert list(figures["rankers"]) == ["tower", "lambdamart", "xgboost"]
     assert figures["rankers"]["tower"]["ndcg@10_gain"]["value"] == 0
     for kind in ("lambdamart", "xgboost"):
