@@ -236,7 +236,7 @@ def _tuner(request: TuneRequest, tuning: Tuning, data: TrainingData, cpus: int) 
 def start(recipe: Recipe) -> dict[str, Any]:
     """The recipe's own place in SPACE, moved to its border where it lies outside."""
     return {
-        name: min(max(getattr(recipe, name), space.low), space.high)  # type: ignore[attr-defined]
+        name: min(max(getattr(recipe, name), space.low), space.high)
         for name, space in SPACE.items()
     }
 

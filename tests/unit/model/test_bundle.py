@@ -234,6 +234,16 @@ def test_a_ranker_of_other_features_is_refused(copied, content, reason):
     assert reason in message
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("oracle", "no ranker of kind 'oracle'"), ("xgboost", "does not list ranker.ubj")],
+)
+def test_a_ranker_of_another_kind_must_be_known_and_there(copied, kind, reason):
+    record = json.loads((copied / "ranker.json").read_text())
+    _replace(copied, "ranker.json", json.dumps(record | {"kind": kind}).encode())
+    assert reason in _refusal(copied)
+
+
 def test_the_manifest_survives_json(whole):
     manifest = Bundle.open(whole).manifest
     assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
