@@ -94,8 +94,7 @@ def _new(request: Request, dataset: Dataset) -> Run:
     recipe = recipe_for(protocol)
     if request.recipe is not None:
         recipe = read_recipe(request.recipe, protocol)
-    if recipe.loss == "mixed" and not dataset.has_ratings:
-        raise UserError(f"loss mixed needs ratings, {dataset.path} has none: choose in-batch")
+    check_ratings(recipe, dataset)
     if request.epochs is not None:
         recipe = recipe.model_copy(update={"epochs": request.epochs})
     k_core, seed = request.k_core or 0, request.seed or 0
@@ -205,6 +204,12 @@ def _with_validation(
     """The blend again, now that nothing is left to choose: its other parts learn VALIDATION too."""
     events = fold_events(dataset, cut, TRAIN, VALIDATION)
     return blend_towers(learned, events, blend.weights, seed)
+
+
+def check_ratings(recipe: Recipe, dataset: Dataset) -> None:
+    """UserError when the loss asks for ratings that the data has not."""
+    if recipe.loss == "mixed" and not dataset.has_ratings:
+        raise UserError(f"loss mixed needs ratings, {dataset.path} has none: choose in-batch")
 
 
 def training_data(dataset: Dataset, cut: Split, recipe: Recipe, validation: Events) -> TrainingData:
