@@ -210,6 +210,7 @@ def _tuner(request: TuneRequest, tuning: Tuning, data: TrainingData, cpus: int) 
             mode="max",
             num_samples=tuning.trials,
             max_concurrent_trials=min(request.at_once or cpus, cpus),
+            reuse_actors=True,
             search_alg=OptunaSearch(
                 SPACE,
                 metric="ndcg",
