@@ -30,7 +30,7 @@ from training.train import Request, train
 
 # Without dropout nothing that is drawn depends on how many workers there are.
 RECIPE = {"dropout": 0.0, "id_dropout": 0.0, "patience": 400}
-EPOCHS, LONGER = 4, 16
+EPOCHS, LONGER = 4, 12
 
 
 @pytest.fixture(scope="module")
