@@ -54,7 +54,7 @@ format: setup ## Rewrite the code in the house style
 .PHONY: test
 test: setup ## Run every test; fails under 80% coverage or after 12 minutes
 	timeout --signal=INT --kill-after=60 $(TEST_BUDGET_S) \
-	  $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=80 --durations=10
+	  $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=80 --durations=10
 
 .PHONY: demo
 demo: setup ## Ratings to recommendations: DATA=DIR for real ones, PORT=8000
