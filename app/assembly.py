@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 from app.adapters.indexes import open_index
 from app.adapters.none import NoSlateCache, NoUserState
 from app.adapters.redis_cache import RedisSlateCache
+from app.adapters.redis_rates import RedisRateCounts
 from app.adapters.redis_state import RedisUserState
 from app.adapters.store import bundle_store
+from app.limits import RateLimiter
 from app.metrics import Metrics
 from app.models import Model, Versions
+from app.pages import Pages
 from app.pipeline import Limits, Recommender
-from app.ports import Embedder, Ranker, Retriever, SlateCache, UserState
+from app.ports import Embedder, Ranker, RateCounts, Retriever, SlateCache, UserState
 from app.promotion import Promotion, Stages
+from app.rules_json import read_rules
 from app.service import Service
 from app.settings import Settings
 
@@ -32,19 +36,24 @@ class Ingress:
 
     service: Service
     promotion: Promotion
+    limiter: RateLimiter
 
 
 def assemble(settings: Settings, stages: AllStages) -> Ingress:
     """Wire an ingress over the stages. Opens no connection yet."""
     metrics = Metrics()
     store = bundle_store(settings)
-    models: Versions[Model] = Versions(store.locate, Model.load)
+    book = read_rules(settings.rules)
+    models: Versions[Model] = Versions(
+        store.locate, lambda bundle: Model.load(bundle, book.sentences)
+    )
     promotion = Promotion(store, models, stages, metrics, poll_s=settings.poll_s)
     state = _user_state(settings)
+    cache = _slate_cache(settings)
     recommender = Recommender(
         current=promotion.current,
         state=state,
-        cache=_slate_cache(settings),
+        cache=cache,
         embedder=stages,
         retriever=stages,
         ranker=stages,
@@ -58,9 +67,12 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         metrics=metrics,
         max_batch=settings.max_batch,
         batches_in_flight=settings.batches_in_flight,
+        pages=Pages(cache) if settings.cache_url else None,
+        rules=book.rules,
+        paged_items=settings.paged_items,
         max_wait_s=settings.max_wait_ms / 1000,
     )
-    return Ingress(service, promotion)
+    return Ingress(service, promotion, RateLimiter(_rate_counts(settings)))
 
 
 def local_stages(settings: Settings) -> LocalStages:
@@ -82,6 +94,12 @@ def _user_state(settings: Settings) -> UserState:
         timeout_s=settings.redis_timeout_ms / 1000,
         max_user_bytes=settings.max_user_bytes,
     )
+
+
+def _rate_counts(settings: Settings) -> RateCounts | None:
+    if not settings.cache_url:
+        return None
+    return RedisRateCounts(settings.cache_url, timeout_s=settings.redis_timeout_ms / 1000)
 
 
 def _slate_cache(settings: Settings) -> SlateCache:

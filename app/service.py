@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.coalesce import Coalescer
 from app.domain import Event, EventType, ItemId, Query, SearchFilter, Slate, UserEvents, UserId
-from app.errors import DependencyUnavailable, InvalidRequest, NotFound
+from app.errors import DependencyUnavailable, NotFound
 from app.metrics import Metrics
 from app.models import Model
+from app.pages import Pages, SlatePage
 from app.pipeline import Recommender
 from app.ports import UserState
+from app.rules import Rules
 from app.stages.history import known
 
 
@@ -38,11 +40,20 @@ class Service:
         max_batch: int,
         batches_in_flight: int,
         max_wait_s: float,
+        pages: Pages | None = None,
+        rules: Rules | None = None,
+        paged_items: int = 500,
     ) -> None:
+        """pages: None when there is nowhere to keep a slate for later. rules: of every request.
+        paged_items: length of a slate that is read in pages.
+        """
         self._current = current
         self._recommender = recommender
         self._state = state
         self.metrics = metrics
+        self.rules = rules
+        self._pages = pages
+        self._paged_items = paged_items
         self._coalescer = Coalescer(
             self._recommend_batch,
             max_batch=max_batch,
@@ -57,6 +68,25 @@ class Service:
         """
         self._check_genres(query.genres)
         return await self._coalescer.submit(query)
+
+    async def first_page(self, query: Query) -> SlatePage:
+        """The beginning of a slate that `next_page` reads on in."""
+        whole = replace(query, limit=max(query.limit, self._paged_items))
+        slate = await self.recommend(whole)
+        return await self._slates().first(query.user_id, slate, query.limit)
+
+    async def next_page(self, user_id: UserId, cursor: str, size: int | None) -> SlatePage:
+        """The page that a cursor stands for; size: None for the first page's."""
+        return await self._slates().next(user_id, cursor, size)
+
+    def _slates(self) -> Pages:
+        if self._pages is None:
+            raise DependencyUnavailable("pages need a cache; REDIS_URL is not set")
+        return self._pages
+
+    def check_rules(self, asked: Rules) -> None:
+        """Raises NotFound for genres and caps that the catalogue does not have."""
+        self._current().directed.rules.check(asked)
 
     async def _recommend_batch(self, queries: Sequence[Query]) -> list[Slate]:
         self.metrics.batch(len(queries))
@@ -181,7 +211,7 @@ class Service:
         have = self._current().bundle.manifest.genres
         for genre in genres:
             if genre not in have:
-                raise InvalidRequest(
+                raise NotFound(
                     f"unknown genre {genre!r}; the catalogue has {', '.join(have) or 'none'}",
                     field="filters.genres",
                 )

@@ -79,7 +79,11 @@ def chart_service(
     config["http_options"]["port"] = port
     for deployment in config["applications"][0]["deployments"]:
         deployment["autoscaling_config"]["downscale_delay_s"] = downscale_delay_s
-    given = {"MARQUEE_STORE": str(Path(store).absolute()), **(environment or {})}
+    given = {
+        "MARQUEE_STORE": str(Path(store).absolute()),
+        "MARQUEE_RATE_LIMIT_PER_MINUTE": "0",  # a few users stand for many
+        **(environment or {}),
+    }
     url = f"http://127.0.0.1:{port}"
     with autoscaled_ray(_chart_environment(service) | given, max_nodes) as dashboard:
         _deploy(dashboard, config)

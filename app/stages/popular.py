@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from app.domain import Float32s, Int32s, SearchFilter
 from training.model.bundle import Bundle
@@ -22,6 +23,11 @@ class PopularStage:
 
     def search(self, wanted: SearchFilter, limit: int) -> tuple[Int32s, Float32s]:
         """At most `limit` item_idx with their popularity scores, most popular first."""
+        found = self._order[self.allowed(wanted)[self._order]][:limit]
+        return found, self._score[found]
+
+    def allowed(self, wanted: SearchFilter) -> npt.NDArray[np.bool_]:
+        """bool[I]: items that satisfy the conditions."""
         allowed = np.ones(len(self._order), bool)
         if wanted.genres:
             columns = [self._genre_column[g] for g in wanted.genres if g in self._genre_column]
@@ -34,5 +40,4 @@ class PopularStage:
         if wanted.year_to is not None:
             allowed &= self._year <= wanted.year_to
         allowed[wanted.exclude] = False
-        found = self._order[allowed[self._order]][:limit]
-        return found, self._score[found]
+        return allowed

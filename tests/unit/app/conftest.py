@@ -8,6 +8,7 @@ from app.adapters.local_stages import LocalStages
 from app.adapters.qdrant_edge import QdrantEdgeIndex
 from app.metrics import Metrics
 from app.models import Model
+from app.pages import Pages
 from app.pipeline import Limits, Recommender
 from app.service import Service
 from tests.bundles import tiny_bundle
@@ -54,6 +55,7 @@ class World:
             metrics=self.metrics,
             max_batch=8,
             batches_in_flight=2,
+            pages=Pages(self.cache),
             max_wait_s=5.0,
         )
 
