@@ -144,12 +144,6 @@ def scraping(ports, directory):
         server.wait()
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def most(now):
     """Replicas of the stage that has most."""
     return max(now["replicas"].values())
