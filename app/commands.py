@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from app import erasure_commands, event_commands
+from app import erasure_commands, event_commands, feature_commands
 
 console = Console(stderr=True)
 
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     event_commands.register(app)
     erasure_commands.register(app)
+    feature_commands.register(app)
 
 
 def serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from app.models import Model
 from app.pipeline import Recommender
 from app.ports import UserState
 from app.stages.history import known
+from app.stages.user_features import stored_inputs
+from training.model.ranking import USER_INPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,16 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class UserWindow:
-    """A user's last five minutes: events by type and in all, and the genres' shares in them."""
+    """A user's last five minutes: events by type and in all, and the genres' shares in them.
+
+    inputs: what the ranker is told of the user by the online store, None when it does not know
+    the user."""
 
     clicks: int
     views: int
     events: int
     genres: dict[str, float]
+    inputs: dict[str, float | None] | None
 
 
 class Service:
@@ -167,8 +174,13 @@ class Service:
             for name, share in zip(model.bundle.manifest.genres, shares, strict=True)
             if share > 0
         }
+        inputs = None
+        if state.stored is not None:
+            values = stored_inputs(state).tolist()
+            named = zip(USER_INPUTS, values, strict=True)
+            inputs = {name: None if math.isnan(value) else value for name, value in named}
         return UserWindow(
-            kinds.count(EventType.CLICK), kinds.count(EventType.VIEW), len(kinds), genres
+            kinds.count(EventType.CLICK), kinds.count(EventType.VIEW), len(kinds), genres, inputs
         )
 
     def search_items(self, text: str, limit: int) -> Page:

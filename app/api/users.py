@@ -29,7 +29,7 @@ class ErasureReceipt(BaseModel):
 
 
 class UserFeatures(BaseModel):
-    """A user's last five minutes."""
+    """A user's last five minutes, and what the online feature store says."""
 
     user_id: str
     window_s: int
@@ -37,6 +37,9 @@ class UserFeatures(BaseModel):
     views: int
     events: int
     genres: dict[str, float] = Field(description="Shares of the events' genres; they sum to 1.")
+    inputs: dict[str, float | None] | None = Field(
+        description="What the ranker reads of the user; null for a user who was not materialized."
+    )
 
 
 def add_users(api: FastAPI, service: Service) -> None:
@@ -61,7 +64,7 @@ def add_users(api: FastAPI, service: Service) -> None:
 
     @api.get("/users/{user_id}/features", response_model=UserFeatures)
     async def features(user_id: UserKey) -> Response:
-        """What the streaming features know of the user."""
+        """What the features know of the user just now."""
         window = await service.window(user_id)
         return _json(
             UserFeatures(
@@ -71,6 +74,7 @@ def add_users(api: FastAPI, service: Service) -> None:
                 views=window.views,
                 events=window.events,
                 genres=window.genres,
+                inputs=window.inputs,
             )
         )
 

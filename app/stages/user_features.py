@@ -1,0 +1,47 @@
+"""The ranker's view of a user from the online store: what was loaded, and feedback since."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.domain import Float32s, ItemId, UserEvents, event_order
+from training.model.user_features import (
+    POSITIVE_EVENTS,
+    WITHDRAWN_BY,
+    UserTotals,
+    user_inputs,
+)
+
+
+def stored_inputs(state: UserEvents) -> Float32s:
+    """USER_INPUTS float32[F] of a user whom the store has: the definition that training uses.
+
+    The present is the newest event of the data, or of the user if that is newer. So a model that
+    was trained on old events sees no user as long gone only because time went by.
+    """
+    stored = state.stored
+    assert stored is not None  # the caller's business
+    totals = UserTotals(*(np.array([value]) for value in stored.totals))
+    times = new_events_s(state, stored.position)
+    now = max([stored.as_of_s, *times])
+    inputs: Float32s = user_inputs(totals.with_unrated(times), now)[0]
+    return inputs
+
+
+def new_events_s(state: UserEvents, position: str) -> list[float]:
+    """Times, unix seconds, of the feedback that the data does not have yet and would count.
+
+    That is the first positive event with every item, unless a dislike is the newest word on it.
+    """
+    first: dict[ItemId, str] = {}
+    newest: dict[ItemId, str] = {}
+    for event_id, (item_id, kind) in zip(state.event_ids, state.events, strict=True):
+        newest[item_id] = kind
+        if kind in POSITIVE_EVENTS:
+            first.setdefault(item_id, event_id)
+    after = event_order(position)
+    return [
+        float(event_order(event_id)[0] // 1000)
+        for item_id, event_id in first.items()
+        if newest[item_id] != WITHDRAWN_BY and event_order(event_id) > after
+    ]
