@@ -16,6 +16,9 @@ DEMO_FLAGS ?=
 # make serve, make bench: where the bundles are. `make demo` fills the default.
 STORE ?= .marquee/demo/store
 BENCH_FLAGS ?= --json
+# make fuzz: cases per operation, and a running service; without it one on a small bundle.
+CASES ?= 100
+URL ?=
 FAULTS_FLAGS ?= --json
 LOAD_FLAGS ?= --json
 # make image: its name, and where pip finds torch's build (see the Dockerfile).
@@ -67,6 +70,14 @@ serve: setup ## Serve the published bundle: STORE=DIR or s3://..., PORT=8000
 .PHONY: bench
 bench: setup ## Measure the served bundle against an empty endpoint: STORE=DIR
 	@exec $(BIN)/marquee bench serve --store $(STORE) $(BENCH_FLAGS)
+
+.PHONY: openapi
+openapi: setup ## Write docs/openapi.json from the code
+	$(BIN)/marquee openapi --out docs/openapi.json
+
+.PHONY: fuzz
+fuzz: setup ## Have schemathesis ask all it can think of: CASES=100 per operation, URL=http://...
+	$(BIN)/python -m tests.live $(if $(URL),--url $(URL)) --max-examples $(CASES)
 
 .PHONY: faults
 faults: setup ## Hurt the served bundle under load and count what users notice: STORE=DIR

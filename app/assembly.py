@@ -18,6 +18,7 @@ from app.adapters.none import (
 from app.adapters.redis_cache import RedisSlateCache
 from app.adapters.redis_erasures import RedisErasures
 from app.adapters.redis_features import RedisFeatures
+from app.adapters.redis_rates import RedisRateCounts
 from app.adapters.redis_state import RedisUserState
 from app.adapters.redis_stream import RedisEventStream
 from app.adapters.redis_windows import RedisWindowCounts
@@ -25,15 +26,18 @@ from app.adapters.store import bundle_store
 from app.breaker import Breaker
 from app.erasing import Eraser
 from app.guarded import GuardedRetriever, GuardedSlateCache, GuardedUserState
+from app.limits import RateLimiter
 from app.live import Live
 from app.metrics import Metrics
 from app.models import Model, Versions
 from app.moment import MomentRanker
+from app.pages import Pages
 from app.pipeline import Limits, Recommender
 from app.ports import (
     Embedder,
     Erasures,
     Ranker,
+    RateCounts,
     Retriever,
     SlateCache,
     UserState,
@@ -41,6 +45,7 @@ from app.ports import (
 )
 from app.promotion import Promotion, Stages
 from app.recall import RecallRetriever
+from app.rules_json import read_rules
 from app.service import Service
 from app.settings import Settings
 
@@ -61,13 +66,17 @@ class Ingress:
     service: Service
     promotion: Promotion
     live: Live
+    limiter: RateLimiter
 
 
 def assemble(settings: Settings, stages: AllStages) -> Ingress:
     """Wire an ingress over the stages. Opens no connection yet."""
     metrics = Metrics()
     store = bundle_store(settings)
-    models: Versions[Model] = Versions(store.locate, Model.load)
+    book = read_rules(settings.rules)
+    models: Versions[Model] = Versions(
+        store.locate, lambda bundle: Model.load(bundle, book.sentences)
+    )
     promotion = Promotion(store, models, stages, metrics, poll_s=settings.poll_s)
     state = GuardedUserState(_user_state(settings), _breaker("user_state", settings, metrics))
     cache = GuardedSlateCache(_slate_cache(settings), _breaker("cache", settings, metrics))
@@ -106,8 +115,11 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         live=live,
         eraser=_eraser(settings, erasures, cache),
         max_wait_s=settings.max_wait_ms / 1000,
+        pages=Pages(cache) if settings.cache_url else None,
+        rules=book.rules,
+        paged_items=settings.paged_items,
     )
-    return Ingress(service, promotion, live)
+    return Ingress(service, promotion, live, RateLimiter(_rate_counts(settings)))
 
 
 def local_stages(settings: Settings) -> LocalStages:
@@ -175,6 +187,12 @@ def _user_state(settings: Settings) -> UserState:
         timeout_s=settings.redis_timeout_ms / 1000,
         max_user_bytes=settings.max_user_bytes,
     )
+
+
+def _rate_counts(settings: Settings) -> RateCounts | None:
+    if not settings.cache_url:
+        return None
+    return RedisRateCounts(settings.cache_url, timeout_s=settings.redis_timeout_ms / 1000)
 
 
 def _slate_cache(settings: Settings) -> SlateCache:

@@ -9,4 +9,5 @@ from app.domain import UserId
 
 def user_prefix(user_id: UserId) -> str:
     """What the keys of everything cached for a user begin with. 1 and "1" are one user."""
-    return f"user:{hashlib.blake2b(str(user_id).encode(), digest_size=12).hexdigest()}:"
+    text = str(user_id).encode("utf-8", "surrogatepass")
+    return f"user:{hashlib.blake2b(text, digest_size=12).hexdigest()}:"

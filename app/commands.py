@@ -8,7 +8,13 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from app import erasure_commands, event_commands, feature_commands
+from app import (
+    api_commands,
+    erasure_commands,
+    event_commands,
+    feature_commands,
+    kafka_commands,
+)
 
 console = Console(stderr=True)
 
@@ -16,7 +22,8 @@ console = Console(stderr=True)
 def register(app: typer.Typer) -> None:
     """Add the serving commands to the root command."""
     app.command()(serve)
-    event_commands.register(app)
+    api_commands.register(app)
+    kafka_commands.register(event_commands.register(app))
     erasure_commands.register(app)
     feature_commands.register(app)
 
@@ -41,15 +48,22 @@ def serve(
     """
     from pydantic import ValidationError
 
+    from app.keys import KeysError, read_keys
     from app.local import LocalService, StartError, wait_for_interrupt
+    from app.rules_json import RulesError, read_rules
     from app.settings import Settings
 
     try:
         settings = Settings.model_validate({"store": store, "topology": topology})
+        read_rules(settings.rules)
+        if settings.api_keys:
+            read_keys(settings.api_keys)
         with console.status(f"starting the service for {store}"):
             service = LocalService(settings, port=port, host=host, state_dir=state_dir)
             service.__enter__()
     except StartError as error:
+        _fail(str(error))
+    except (RulesError, KeysError) as error:
         _fail(str(error))
     except ValidationError as error:
         first = error.errors()[0]

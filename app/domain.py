@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from app.rules import Rules
 
 ItemId = int | str
 UserId = int | str
@@ -131,6 +135,14 @@ class Query:
     exclude_ids: tuple[ItemId, ...] = ()
     history: tuple[ItemId, ...] = ()  # what the caller knows of the user, oldest first
     read_cache: bool = True
+    rules: Rules | None = None
+    explain: bool = False  # say of every item how it got its place
+    explain_item: ItemId | None = None  # and of this one why it is not there
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether the answer says how it came about; such a slate is not cached."""
+        return self.explain or self.explain_item is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,7 @@ class Slate:
     recommendations: a JSON array, rendered once and cached in this form.
     degraded: names of what had to be done without ("user_state", "cache", "embed", "retrieve",
         "rank"); empty when everything worked.
+    explained: what `explain_item` asked, as JSON.
     """
 
     recommendations: bytes
@@ -186,3 +199,4 @@ class Slate:
     model_version: str
     degraded: tuple[str, ...] = ()
     from_cache: bool = False
+    explained: bytes | None = None

@@ -12,6 +12,7 @@ class MarqueeError(Exception):
 
     status = 500
     code = "internal"
+    retry_after_s: int | None = None  # when the same request may well succeed
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -40,6 +41,48 @@ class PayloadTooLarge(MarqueeError):
     code = "payload_too_large"
 
 
+class CursorUnknown(MarqueeError):
+    """A text that is no cursor, or another user's."""
+
+    status = 404
+    code = "cursor_unknown"
+
+
+class CursorExpired(MarqueeError):
+    """The slate that a cursor reads on in is no longer kept."""
+
+    status = 410
+    code = "cursor_expired"
+
+
+class Unauthorized(MarqueeError):
+    """No API key, or one that does not hold."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(MarqueeError):
+    """The API key lacks the scope."""
+
+    status = 403
+    code = "forbidden"
+
+
+class TooManyRequests(MarqueeError):
+    """More requests in a minute than one user or key may make."""
+
+    status = 429
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, limit: int, reset_s: int, retry_after_s: int) -> None:
+        """limit: requests a minute. reset_s: until all of them are back, seconds."""
+        super().__init__(message)
+        self.limit = limit
+        self.reset_s = reset_s
+        self.retry_after_s = retry_after_s
+
+
 class ModelNotReady(MarqueeError):
     """No verified bundle is loaded yet."""
 
@@ -52,6 +95,7 @@ class DependencyUnavailable(MarqueeError):
 
     status = 503
     code = "dependency_unavailable"
+    retry_after_s = 1
 
 
 class Overloaded(MarqueeError):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 console = Console(stderr=True)
+_TIMEOUT_S = 10.0
 
 EXPORT_HELP = """Copy acknowledged feedback from the event stream to Parquet files by day.
 
@@ -43,11 +44,12 @@ StateDir = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands about events."""
+def register(app: typer.Typer) -> typer.Typer:
+    """Add the commands about events; returns their group, for more of them."""
     events = typer.Typer(help="Feedback on its way to training.", no_args_is_help=True)
     events.command("export", help=EXPORT_HELP)(export)
     app.add_typer(events, name="events")
+    return events
 
 
 def export(
@@ -78,8 +80,13 @@ def export(
             await stream.close()
             await erasures.close()
 
+    async def line() -> str:
+        done = await once()
+        news = done.events or done.erased or done.trimmed
+        return f"{log}: {_summary(done)}" if news else ""
+
     if follow:
-        asyncio.run(_follow(once, every_s, log))
+        asyncio.run(again_and_again(line, every_s))
         return
     done = run(once())
     if as_json:
@@ -117,19 +124,16 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-async def _follow(
-    once: Callable[[], Coroutine[Any, Any, Exported]], every_s: float, log: str
-) -> None:
-    """Export until interrupted; what is away for a while is waited for."""
+async def again_and_again(once: Callable[[], Coroutine[Any, Any, str]], every_s: float) -> None:
+    """Say what `once` returns until interrupted; what is away for a while is waited for."""
     from app.errors import MarqueeError
 
     while True:
         try:
-            done = await once()
-            if done.events or done.erased or done.trimmed:
-                _say(f"{log}: {_summary(done)}")
+            if line := await once():
+                _say(line)
         except (MarqueeError, OSError) as error:
-            _say(f"not exported: {_one_line(error)}")
+            _say(f"not copied: {_one_line(error)}")
         await asyncio.sleep(every_s)
 
 
@@ -144,12 +148,18 @@ def open_log(address: str) -> EventLog:
 
 
 def connect(url: str) -> tuple[RedisEventStream, RedisErasures]:
-    """The stream and the erased users of a Redis."""
+    """The stream and the erased users of a Redis; as `redis_stream`."""
     from app.adapters.redis_erasures import RedisErasures
+
+    return redis_stream(url), RedisErasures(url, timeout_s=_TIMEOUT_S)
+
+
+def redis_stream(url: str) -> RedisEventStream:
+    """The stream at an address; a mistake in it is one line and exit status 2."""
     from app.adapters.redis_stream import RedisEventStream
 
     try:
-        return RedisEventStream(url, timeout_s=10.0), RedisErasures(url, timeout_s=10.0)
+        return RedisEventStream(url, timeout_s=_TIMEOUT_S)
     except ValueError as error:
         fail(f"--redis {url}: {error}")
 

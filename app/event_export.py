@@ -1,4 +1,4 @@
-"""Copies the event stream into the event log, which says itself how far it got."""
+"""Copies the event stream into the event log or another stream, which say how far they got."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ class TrimmedStream(EventStream, Protocol):
         ...
 
 
+class Mirror(EventStream, Protocol):
+    """A stream that is a copy of another."""
+
+    async def newest_id(self) -> str:
+        """The id of the newest entry, "0-0" when there is none."""
+        ...
+
+
 @dataclass(frozen=True)
 class Exported:
     """What one export did: entries written, entries of erased users taken out of the log,
@@ -70,6 +78,20 @@ async def export(stream: EventStream, erasures: Erasures, log: Log) -> tuple[int
         more = bool(entries)
         after = entries[-1].event_id if entries else after
     return events, erased
+
+
+async def mirror(stream: EventStream, copy: Mirror) -> int:
+    """Add to the copy what it does not have yet; returns how many entries.
+
+    Raises DependencyUnavailable; what was added until then stays, and is not added again.
+    """
+    after = await copy.newest_id()
+    added = 0
+    while entries := await stream.read(after, PAGE_ENTRIES):
+        await copy.append(entries)
+        added += len(entries)
+        after = entries[-1].event_id
+    return added
 
 
 async def export_and_trim(

@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Generic, Self, TypeVar
 
+from app.rules import Sentences
+from app.stages.directed import DirectedStage
 from app.stages.explain import ExplainStage
 from app.stages.popular import PopularStage
 from app.stages.render import RenderStage
@@ -19,6 +21,7 @@ T = TypeVar("T")
 
 # The one that answers and its predecessor, for requests in flight and for rolling back.
 _KEPT_VERSIONS = 2
+_SENTENCES = Sentences()
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,15 @@ class Model:
     explain: ExplainStage
     render: RenderStage
     titles: TitleStage
+    directed: DirectedStage
 
     @classmethod
-    def load(cls, bundle: Bundle) -> Self:
-        """Build the stages over an open bundle."""
-        return cls(
-            bundle,
-            PopularStage(bundle),
-            ExplainStage(bundle),
-            RenderStage(bundle),
-            TitleStage(bundle),
-        )
+    def load(cls, bundle: Bundle, sentences: Sentences = _SENTENCES) -> Self:
+        """Build the stages over an open bundle; sentences: the texts of `why`."""
+        popular, explain = PopularStage(bundle), ExplainStage(bundle)
+        render = RenderStage(bundle, sentences)
+        directed = DirectedStage(bundle, popular, explain, render)
+        return cls(bundle, popular, explain, render, TitleStage(bundle), directed)
 
     @property
     def version(self) -> str:

@@ -18,11 +18,21 @@ from typing import TypeVar
 import numpy as np
 
 from app.cache_keys import user_prefix
-from app.domain import Candidates, Query, SearchFilter, Slate, Strategy, UserEvents, UserId
+from app.domain import (
+    Candidates,
+    Float32s,
+    Query,
+    SearchFilter,
+    Slate,
+    Strategy,
+    UserEvents,
+    UserId,
+)
 from app.errors import DependencyUnavailable
 from app.metrics import Metrics
 from app.models import Model
 from app.ports import Embedder, Ranker, Retriever, SlateCache, UserState
+from app.stages.directed import Walk
 from app.stages.history import Known, batch_histories, known
 
 T = TypeVar("T")
@@ -86,7 +96,7 @@ class Recommender:
             fresh = {
                 keys[n]: slate
                 for n, slate in zip(missing, computed, strict=True)
-                if not slate.degraded
+                if not slate.degraded and not queries[n].is_traced
             }
             await self._store(fresh)
         return [slate for slate in slates if slate is not None]
@@ -95,7 +105,7 @@ class Recommender:
         self, model: Model, queries: Sequence[Query], keys: Sequence[str], degraded: list[str]
     ) -> list[Slate | None]:
         slates: list[Slate | None] = [None] * len(queries)
-        readable = [n for n, query in enumerate(queries) if query.read_cache]
+        readable = [n for n, q in enumerate(queries) if q.read_cache and not q.is_traced]
         if not readable:
             return slates
         found = await self._try("cache", self._cache.get([keys[n] for n in readable]), degraded)
@@ -113,29 +123,29 @@ class Recommender:
         degraded: list[str],
     ) -> list[Slate]:
         users = [known(model.bundle, q, s) for q, s in zip(queries, states, strict=True)]
-        wanted = [_search_filter(q, u) for q, u in zip(queries, users, strict=True)]
+        wanted = [_search_filter(model, q, u) for q, u in zip(queries, users, strict=True)]
         personal = [n for n, user in enumerate(users) if len(user.history)]
         slates: dict[int, Slate] = {}
         if personal:
             chosen = await self._personal(
                 model,
+                [queries[n] for n in personal],
                 [users[n] for n in personal],
                 [wanted[n] for n in personal],
-                [queries[n].limit for n in personal],
                 degraded,
             )
             slates = dict(zip(personal, chosen, strict=True)) if chosen else {}
         for n, query in enumerate(queries):
             if n not in slates:
-                slates[n] = _popular_slate(model, wanted[n], query.limit)
+                slates[n] = _popular_slate(model, query, users[n], wanted[n])
         return [replace(slates[n], degraded=tuple(degraded)) for n in range(len(queries))]
 
     async def _personal(
         self,
         model: Model,
+        queries: Sequence[Query],
         users: Sequence[Known],
         wanted: Sequence[SearchFilter],
-        limits: Sequence[int],
         degraded: list[str],
     ) -> list[Slate] | None:
         """Slates from the tower; None when the tower or the index cannot be had."""
@@ -144,20 +154,22 @@ class Recommender:
         vectors = await self._try("embed", self._embedder.embed(version, histories), degraded)
         if vectors is None:
             return None
-        depths = [max(self._limits.candidates, limit) for limit in limits]
-        candidates = await self._try(
+        depths = [max(self._limits.candidates, query.limit) for query in queries]
+        retrieved = await self._try(
             "retrieve", self._retriever.retrieve(version, vectors, wanted, depths), degraded
         )
-        if candidates is None:
+        if retrieved is None:
             return None
-        scores = await self._try(
-            "rank", self._ranker.rank(version, histories, candidates), degraded
-        )
-        if scores is not None:
-            candidates = _reorder(candidates, scores)
+        scores = await self._try("rank", self._ranker.rank(version, histories, retrieved), degraded)
+        candidates = retrieved if scores is None else _reorder(retrieved, scores)
         self._metrics.candidates(len(users), candidates.items.shape[1])
         return [
-            _personal_slate(model, user, candidates, n, limits[n]) for n, user in enumerate(users)
+            _personal_slate(model, user, candidates, n, query.limit)
+            if _is_plain(query)
+            else model.directed.personal(
+                _walk(query, user, wanted[n], vectors[n], retrieved, candidates, n)
+            )
+            for n, (query, user) in enumerate(zip(queries, users, strict=True))
         ]
 
     async def _store(self, slates: dict[str, Slate]) -> None:
@@ -177,9 +189,36 @@ class Recommender:
             return None
 
 
-def _search_filter(query: Query, user: Known) -> SearchFilter:
-    return SearchFilter(
+def _search_filter(model: Model, query: Query, user: Known) -> SearchFilter:
+    wanted = SearchFilter(
         query.genres, query.min_rating, query.year_from, query.year_to, user.excluded
+    )
+    return wanted if query.rules is None else model.directed.without_blocked(wanted, query.rules)
+
+
+def _is_plain(query: Query) -> bool:
+    return query.rules is None and not query.is_traced
+
+
+def _walk(
+    query: Query,
+    user: Known,
+    wanted: SearchFilter,
+    vector: Float32s,
+    retrieved: Candidates,
+    ranked: Candidates,
+    row: int,
+) -> Walk:
+    first, second = retrieved.items[row] >= 0, ranked.items[row] >= 0
+    return Walk(
+        query,
+        user,
+        wanted,
+        vector,
+        retrieved.items[row][first],
+        retrieved.scores[row][first],
+        ranked.items[row][second],
+        ranked.scores[row][second],
     )
 
 
@@ -201,15 +240,19 @@ def _personal_slate(
     return Slate(body, Strategy.PERSONAL, model.version)
 
 
-def _popular_slate(model: Model, wanted: SearchFilter, limit: int) -> Slate:
-    items, scores = model.popular.search(wanted, limit)
+def _popular_slate(model: Model, query: Query, user: Known, wanted: SearchFilter) -> Slate:
+    if not _is_plain(query):
+        return model.directed.popular(query, user, wanted)
+    items, scores = model.popular.search(wanted, query.limit)
     return Slate(model.render.slate(items, scores, None), Strategy.POPULAR, model.version)
 
 
 def _cache_key(model: Model, query: Query, state: UserEvents) -> str:
-    """Everything a slate depends on: user, the user's revision, version and the request."""
+    """All that a slate depends on: user, the user's revision and features, version, request."""
     request = replace(query, read_cache=True)
-    digest = hashlib.blake2b(repr((model.version, request)).encode(), digest_size=16).hexdigest()
+    loaded = state.stored and state.stored.as_of_s
+    text = repr((model.version, loaded, request))
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return f"{user_prefix(query.user_id)}slate:{state.revision}:{digest}"
 
 

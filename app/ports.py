@@ -146,3 +146,14 @@ class Ranker(Protocol):
     async def rank(self, version: str, histories: Histories, candidates: Candidates) -> Float32s:
         """Scores float32[B,K] for the candidates; -inf where a candidate is padding."""
         ...
+
+
+class RateCounts(Protocol):
+    """Requests by name and minute, summed over all replicas."""
+
+    async def add(self, minute: int, counts: Mapping[str, int]) -> list[tuple[int, int]]:
+        """Add to the counts of the minute (since the epoch), in one round trip.
+
+        Returns, in order, the sums of the minute before and of this one.
+        """
+        ...

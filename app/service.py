@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.coalesce import Coalescer
@@ -13,6 +13,7 @@ from app.domain import (
     Erasure,
     Event,
     EventType,
+    Float32s,
     ItemId,
     Query,
     SearchFilter,
@@ -21,14 +22,15 @@ from app.domain import (
     UserId,
 )
 from app.erasing import Eraser
-from app.errors import DependencyUnavailable, InvalidRequest, NotFound
+from app.errors import DependencyUnavailable, NotFound
 from app.live import Live
 from app.metrics import Metrics
 from app.models import Model
+from app.pages import Pages, SlatePage
 from app.pipeline import Recommender
 from app.ports import UserState
+from app.rules import Rules
 from app.stages.history import known
-from app.stages.user_features import stored_inputs
 from training.model.ranking import USER_INPUTS
 
 
@@ -44,8 +46,7 @@ class Page:
 class UserWindow:
     """A user's last five minutes: events by type and in all, and the genres' shares in them.
 
-    inputs: what the ranker is told of the user by the online store, None when it does not know
-    the user."""
+    inputs: what the online store tells the ranker of the user, None when it says nothing."""
 
     clicks: int
     views: int
@@ -69,14 +70,22 @@ class Service:
         live: Live,
         eraser: Eraser | None,
         max_wait_s: float,
+        pages: Pages | None = None,
+        rules: Rules | None = None,
+        paged_items: int = 500,
     ) -> None:
-        """eraser: None without user state."""
+        """eraser: None without user state. pages: None when there is nowhere to keep a slate for
+        later. rules: of every request. paged_items: length of a slate that is read in pages.
+        """
         self._current = current
         self._live = live
         self._eraser = eraser
         self._recommender = recommender
         self._state = state
         self.metrics = metrics
+        self.rules = rules
+        self._pages = pages
+        self._paged_items = paged_items
         self._coalescer = Coalescer(
             self._recommend_batch,
             max_batch=max_batch,
@@ -91,6 +100,25 @@ class Service:
         """
         self._check_genres(query.genres)
         return await self._coalescer.submit(query)
+
+    async def first_page(self, query: Query) -> SlatePage:
+        """The beginning of a slate that `next_page` reads on in."""
+        whole = replace(query, limit=max(query.limit, self._paged_items))
+        slate = await self.recommend(whole)
+        return await self._slates().first(query.user_id, slate, query.limit)
+
+    async def next_page(self, user_id: UserId, cursor: str, size: int | None) -> SlatePage:
+        """The page that a cursor stands for; size: None for the first page's."""
+        return await self._slates().next(user_id, cursor, size)
+
+    def _slates(self) -> Pages:
+        if self._pages is None:
+            raise DependencyUnavailable("pages need a cache; REDIS_URL is not set")
+        return self._pages
+
+    def check_rules(self, asked: Rules) -> None:
+        """Raises NotFound for genres and caps that the catalogue does not have."""
+        self._current().directed.rules.check(asked)
 
     async def _recommend_batch(self, queries: Sequence[Query]) -> list[Slate]:
         self.metrics.batch(len(queries))
@@ -174,13 +202,13 @@ class Service:
             for name, share in zip(model.bundle.manifest.genres, shares, strict=True)
             if share > 0
         }
-        inputs = None
-        if state.stored is not None:
-            values = stored_inputs(state).tolist()
-            named = zip(USER_INPUTS, values, strict=True)
-            inputs = {name: None if math.isnan(value) else value for name, value in named}
+        features = known(model.bundle, Query(user_id), state).features
         return UserWindow(
-            kinds.count(EventType.CLICK), kinds.count(EventType.VIEW), len(kinds), genres, inputs
+            kinds.count(EventType.CLICK),
+            kinds.count(EventType.VIEW),
+            len(kinds),
+            genres,
+            None if features is None else _named(features),
         )
 
     def search_items(self, text: str, limit: int) -> Page:
@@ -209,7 +237,7 @@ class Service:
             if item >= 0:
                 rows.append(model.render.item(item) | {"event_type": event_type.value})
         online = {model.bundle.item_index(item_id) for item_id, _ in state.events}
-        past = known(model.bundle, Query(user_id), UserEvents(erased=state.erased)).history
+        past = known(model.bundle, Query(user_id), _without_feedback(state)).history
         rows += [
             model.render.item(item) | {"event_type": None}
             for item in past[::-1].tolist()
@@ -266,7 +294,17 @@ class Service:
         have = self._current().bundle.manifest.genres
         for genre in genres:
             if genre not in have:
-                raise InvalidRequest(
+                raise NotFound(
                     f"unknown genre {genre!r}; the catalogue has {', '.join(have) or 'none'}",
                     field="filters.genres",
                 )
+
+
+def _without_feedback(state: UserEvents) -> UserEvents:
+    return UserEvents(erased=state.erased, stored=state.stored)
+
+
+def _named(features: Float32s) -> dict[str, float | None]:
+    """USER_INPUTS by name, None for what is not known."""
+    values = zip(USER_INPUTS, features.tolist(), strict=True)
+    return {name: None if math.isnan(value) else value for name, value in values}

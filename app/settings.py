@@ -108,6 +108,33 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         1_000_000, gt=0, description="Largest request body that is read, bytes."
     )
+    max_json_depth: int = Field(
+        32, gt=0, description="Most objects and arrays inside each other in a body."
+    )
+    rate_limit_per_minute: int = Field(
+        100,
+        ge=0,
+        description="Requests a minute for one user, and for one API key; 0: no limit.",
+    )
+    api_keys: str = Field(
+        "",
+        description="File of API keys (`marquee keys`), or its content; "
+        "empty: everybody may ask everything.",
+    )
+    audit_log: str = Field(
+        "", description="File that admin calls are added to, beside the log; empty: none."
+    )
+    cors_origins: str = Field(
+        "", description="Origins whose pages may call, comma-separated; empty: none but its own."
+    )
+    rules: str = Field(
+        "",
+        description="YAML or JSON file of rules for every slate (docs/rules.md), or JSON itself; "
+        "empty: none.",
+    )
+    paged_items: int = Field(
+        500, ge=1, le=10_000, description="Longest slate that is read in pages, items."
+    )
     body_timeout_ms: int = Field(
         10_000, gt=0, description="Longest wait for a request's whole body, milliseconds."
     )

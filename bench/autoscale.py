@@ -33,6 +33,9 @@ _HEAD_ID = "f" * 51 + "00000"
 _WORKER_CPUS = 4
 _START_TIMEOUT_S = 120.0
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
+# New nodes and replicas start on the cores that serve, which they do not in a cluster: requests
+# wait longer then, and are not refused for it.
+PATIENT = {"MARQUEE_MAX_WAIT_MS": "30000", "MARQUEE_STAGE_TIMEOUT_MS": "30000"}
 # Set by Kubernetes or by the stores, which are not here.
 _NOT_HERE = ("REDIS_", "QDRANT_", "MLFLOW_", "MARQUEE_STORE", "MARQUEE_QDRANT")
 
@@ -50,8 +53,10 @@ def autoscale(
 
     downscale_delay_s replaces the chart's, so that one need not wait a minute to see nodes go.
     """
-    with chart_service(store, max_nodes=max_nodes, downscale_delay_s=downscale_delay_s) as url:
-        return ramp(url, clients, step_s, _observe, settle_s=settle_s)
+    with chart_service(
+        store, max_nodes=max_nodes, downscale_delay_s=downscale_delay_s, environment=PATIENT
+    ) as url:
+        return ramp(url, clients, step_s, observe, settle_s=settle_s)
 
 
 @contextmanager
@@ -74,7 +79,11 @@ def chart_service(
     config["http_options"]["port"] = port
     for deployment in config["applications"][0]["deployments"]:
         deployment["autoscaling_config"]["downscale_delay_s"] = downscale_delay_s
-    given = {"MARQUEE_STORE": str(Path(store).absolute()), **(environment or {})}
+    given = {
+        "MARQUEE_STORE": str(Path(store).absolute()),
+        "MARQUEE_RATE_LIMIT_PER_MINUTE": "0",  # a few users stand for many
+        **(environment or {}),
+    }
     url = f"http://127.0.0.1:{port}"
     with autoscaled_ray(_chart_environment(service) | given, max_nodes) as dashboard:
         _deploy(dashboard, config)
@@ -221,7 +230,7 @@ def _deploy(dashboard: str, config: dict[str, Any]) -> None:
     urlopen(request, timeout=30).close()
 
 
-def _observe() -> dict[str, Any]:
+def observe() -> dict[str, Any]:
     """What is there now: replicas per stage, and worker nodes of Ray."""
     import ray
     from ray import serve

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 from bench import processes
@@ -51,7 +53,7 @@ def faults(
         redirect_stdout(sys.stderr),
         console.status("") as status,
     ):
-        figures = bench_faults(_production(store), names, conditions, status.update)
+        figures = bench_faults(_production(store), names, conditions, _report(status))
     if as_json:
         typer.echo(json.dumps(figures))
     else:
@@ -89,7 +91,7 @@ def load(
         redirect_stdout(sys.stderr),
         console.status("") as status,
     ):
-        figures = load_test(store, scenario, duration_s, status.update)
+        figures = load_test(store, scenario, duration_s, _report(status))
     if plot is not None:
         draw(figures, plot)
     if as_json:
@@ -100,6 +102,11 @@ def load(
     for kind in ("slate", "feedback"):
         table.add_row(kind, *(str(figures[kind][name]) for name in names))
     Console().print(table)
+
+
+def _report(status: Status) -> Callable[[str], None]:
+    """Shows what is done now; where nobody watches, as in CI, a line each."""
+    return status.update if console.is_terminal else console.print
 
 
 def _production(store: str) -> Any:

@@ -7,7 +7,9 @@ operating system do not count, for any engine.
 """
 
 import importlib.util
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,12 +29,22 @@ NEEDS = {"ray": "ray", "polars": "polars", "pyspark": "pyspark"}
 
 
 def bench_prepare(
-    like: str, *, scale: float, engines: tuple[str, ...], cpus: int, folder: Path, report: Report
+    like: str,
+    *,
+    scale: float,
+    engines: tuple[str, ...],
+    cpus: tuple[int, ...],
+    folder: Path,
+    report: Report,
 ) -> dict[str, Any]:
     """Figures of all engines that are installed, on one data set made for it in `folder`.
 
-    scale: how many times the users and events of the published data set. cpus: cores for each.
+    scale: how many times the users and events of the published data set. cpus: cores for each;
+        of several numbers the greatest is for all engines, the others for Marquee alone.
     """
+    *fewer, most = sorted(set(cpus))
+    if most > len(os.sched_getaffinity(0)):
+        raise UserError(f"--cpus {most}: there are only {len(os.sched_getaffinity(0))} here")
     unknown = [engine for engine in engines if engine not in ENGINES]
     if unknown:
         raise UserError(f"--engines {unknown[0]!r} is unknown: choose of {', '.join(ENGINES)}")
@@ -47,7 +59,7 @@ def bench_prepare(
             "users": shape.users,
             "items": shape.items,
             "csv_mb": round((raw / "ratings.csv").stat().st_size / 1e6),
-            "cpus": cpus,
+            "cpus": most,
             "load_before": round(os.getloadavg()[0], 2),
             "synth": {"seconds": round(time.perf_counter() - began, 1)},
         }
@@ -55,13 +67,24 @@ def bench_prepare(
             if importlib.util.find_spec(NEEDS[engine]) is None:
                 continue
             report(f"Preparing {shape.events:,} events with {engine}")
-            figures[engine] = _measure(engine, raw, Path(work) / engine, cpus, shape.events)
+            figures[engine] = _measure(engine, raw, Path(work) / engine, most, shape.events)
             report(f"{engine}: {figures[engine]}")
+            shutil.rmtree(Path(work) / engine, ignore_errors=True)
+        for count in fewer:
+            report(f"Preparing {shape.events:,} events on {count} of {most} cores")
+            cell = _measure("ray", raw, Path(work) / "ray", count, shape.events)
+            figures[f"ray_cpus_{count}"] = cell
+            shutil.rmtree(Path(work) / "ray", ignore_errors=True)
     mine = figures.get("ray", {}).get("seconds")
     figures["ratios"] = {
         engine: round(mine / figures[engine]["seconds"], 2)
         for engine in engines
         if engine != "ray" and mine and figures.get(engine, {}).get("seconds")
+    }
+    figures["speedup"] = {
+        str(count): round(figures[f"ray_cpus_{count}"]["seconds"] / mine, 2)
+        for count in fewer
+        if mine and figures[f"ray_cpus_{count}"].get("seconds")
     }
     return figures
 
@@ -74,23 +97,28 @@ def _measure(engine: str, raw: Path, out: Path, cpus: int, events: int) -> dict[
     process = subprocess.Popen(
         command,
         env=os.environ | limits,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     with _Peak(process.pid) as peak:
-        _, errors = process.communicate()
+        output, errors = process.communicate()
     seconds = time.perf_counter() - began
     if process.returncode:
         last = (errors.strip().splitlines() or ["no message"])[-1]
         return {"error": f"exit {process.returncode}: {last[:300]}", "peak_mb": peak.mb}
-    return {
+    cell = {
         "seconds": round(seconds, 2),
         "events_per_s": round(events / seconds),
         "peak_mb": peak.mb,
         "output_mb": round(sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) / 1e6),
     }
+    stages: dict[str, float] | None = json.loads(output.strip().splitlines()[-1])
+    if stages is None:
+        return cell
+    running = sum(spent for stage, spent in stages.items() if stage != "starting")
+    return cell | {"stages_s": stages, "events_per_s_running": round(events / running)}
 
 
 class _Peak:

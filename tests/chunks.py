@@ -35,7 +35,6 @@ def prepare_inline(monkeypatch):
             results = task(pa.Table.from_pylist([row]), plan)["result"].to_pylist()
             yield from map(pickle.loads, results)
 
-    monkeypatch.setattr(preparation, "_run", run)
+    monkeypatch.setattr(preparation, "run_tasks", run)
     monkeypatch.setattr(preparation, "ray_session", lambda *arguments: nullcontext(1))
-    monkeypatch.setattr(preparation, "_quiet_ray_data", nullcontext)
     return preparation.prepare

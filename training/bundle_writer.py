@@ -32,7 +32,7 @@ MODEL_FILES = ("tower.json", "tower.safetensors", "item_vectors.npy", "ranker.tx
 class Contents:
     """What goes into a bundle. Arrays are as `training.model.bundle.Bundle` describes them.
 
-    model_dir: where MODEL_FILES are copied from.
+    model_dir: copied as a whole; holds MODEL_FILES at least.
     users: original ids [U], ascending: int64 or str objects.
     """
 
@@ -67,8 +67,7 @@ def write_files(directory: Path, contents: Contents) -> Manifest:
 
     Its version is "1" until a store gives it another.
     """
-    for name in MODEL_FILES:
-        shutil.copyfile(contents.model_dir / name, directory / name)
+    shutil.copytree(contents.model_dir, directory, dirs_exist_ok=True)
     for name, array in _arrays(contents).items():
         np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
     pq.write_table(contents.items, directory / "items.parquet")

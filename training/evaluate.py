@@ -21,8 +21,8 @@ from training.data.features import genre_matrix
 from training.data.output import staged_directory
 from training.data.splits import TEST, TRAIN, VALIDATION, Split
 from training.metrics import Interval, hit_matrix, summarise
+from training.model.blend import load_tower
 from training.model.ranking import CatalogueInputs, ranker_features
-from training.model.transformer import load_tower
 from training.slices import Slice, make_slices, measure
 
 _SCORES_AT_ONCE = 8_000_000  # elements of the score matrix held in memory

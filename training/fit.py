@@ -116,6 +116,7 @@ class Learner:
             offsets,
             window=recipe.history_length,
             ahead=recipe.targets_ahead,
+            decay=recipe.targets_decay,
             shuffled=recipe.shuffled,
             low=data.low,
             given=recipe.given_negatives,

@@ -17,10 +17,10 @@ from training.data.dataset import Dataset, load
 from training.drift import baseline
 from training.errors import UserError
 from training.inputs import genre_shares, ranker_item_inputs, ranker_user_inputs, successors
+from training.model.blend import load_tower
 from training.model.bundle import Bundle, BundleError
 from training.model.manifest import DataRecord, Manifest, SplitRecord, TrackingRecord
 from training.model.store import Production
-from training.model.transformer import load_tower
 from training.run import MODEL, Run
 from training.store import Store
 from training.tracking import tracking_uri

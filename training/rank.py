@@ -18,8 +18,8 @@ from training.data.splits import TRAIN, VALIDATION, Split
 from training.evaluate import Known, Lists, fold_events, rank_catalogue
 from training.inputs import catalogue_inputs, ranker_user_inputs
 from training.metrics import Interval, gain_interval, hit_matrix, user_metrics
+from training.model.blend import Tower
 from training.model.ranking import RANKER_FEATURES, ranker_features
-from training.model.two_tower import UserTower
 from training.recipe import Recipe
 
 CUTOFF = 10
@@ -103,7 +103,7 @@ def fit_ranker(
     dataset: Dataset,
     split: Split,
     users: np.ndarray,
-    tower: UserTower,
+    tower: Tower,
     recipe: Recipe,
     seed: int,
 ) -> Ranker:
@@ -121,7 +121,7 @@ def fit_ranker(
 
 
 def _candidate_groups(
-    dataset: Dataset, split: Split, users: np.ndarray, tower: UserTower, candidates: int, seed: int
+    dataset: Dataset, split: Split, users: np.ndarray, tower: Tower, candidates: int, seed: int
 ) -> _Groups:
     """The tower's candidates for `users`, as of the end of TRAIN, and which are in VALIDATION."""
     past = split.fold == TRAIN

@@ -51,6 +51,7 @@ class Run(BaseModel):
     mlflow_run_id: str | None = None
     epochs: list[Epoch] = []
     best_epoch: int | None = None
+    blend: dict[str, Any] | None = None
     ranker: dict[str, Any] | None = None
     seconds: dict[str, float] = {}
 

@@ -44,11 +44,13 @@ class Sequences:
         *,
         window: int,
         ahead: int,
+        decay: float = 0.0,
         shuffled: bool,
         low: np.ndarray | None = None,
         given: int = 0,
     ) -> None:
         """window: most positions predicted at once. ahead: P, targets of a position.
+        decay: the k-th target counts k ** -decay as much as the first.
 
         shuffled: each epoch puts every user's events in another random order, so that a position
         predicts any other item of the user, not what comes next.
@@ -59,6 +61,7 @@ class Sequences:
         self._offsets = offsets
         self._window = window
         self._ahead = ahead
+        self._share = np.arange(1, ahead + 1, dtype=np.float32) ** -decay
         self._shuffled = shuffled
         self._low = low
         self._given = given if low is not None else 0
@@ -143,7 +146,8 @@ class Sequences:
         following = events[np.minimum(follow, last)]
         if self._low is not None:
             exists &= ~self._low[following]
-        weights = exists / np.maximum(exists.sum(2, keepdims=True), 1)
+        weights = exists * self._share
+        weights /= np.maximum(weights.sum(2, keepdims=True), self._share[-1])
         history = np.where(inside, self._item[events[np.minimum(position, last)]], 0)
         targets = np.where(exists, self._item[following], 0)
         return history.astype(np.int64), targets.astype(np.int64), weights.astype(np.float32)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from training.baselines import Events
+from training.blend import Blend, blend_towers, choose_blend
 from training.data.dataset import Dataset, load
 from training.data.splits import TRAIN, VALIDATION, Split, split
 from training.errors import UserError
-from training.evaluate import events_where
+from training.evaluate import Known, events_where, fold_events
 from training.fit import TrainingData
 from training.inputs import item_tower_features
+from training.model.blend import Tower
 from training.model.two_tower import UserTower
 from training.rank import Ranker, divide_validation, fit_ranker
 from training.recipe import Recipe, recipe_for
@@ -159,20 +161,50 @@ def _train(
     started = time.monotonic()
     fitted = fit_towers(run, data, (out / CHECKPOINTS).absolute(), on_epoch)
     towers_s = time.monotonic() - started
-    report(f"best epoch {fitted.best.epoch}; training the ranker")
+    report(f"best epoch {fitted.best.epoch}; blending")
     started = time.monotonic()
-    ranker = fit_ranker(dataset, cut, users.ranker, fitted.tower, run.recipe, run.seed)
+    tower, blend = _blend(fitted.tower, data, run)
+    blend_s = time.monotonic() - started
+    if blend is not None:
+        report(blend.describe())
+    report("training the ranker")
+    started = time.monotonic()
+    ranker = fit_ranker(dataset, cut, users.ranker, tower, run.recipe, run.seed)
     ranker_s = time.monotonic() - started
     report(ranker.describe())
-    _write_model(out, fitted.tower, ranker)
+    if blend is not None:
+        tower = _with_validation(fitted.tower, dataset, cut, blend, run.seed)
+    _write_model(out, tower, ranker)
     tracked.finish({"best_ndcg@10": fitted.best.ndcg})
     return run.updated(
         status="finished",
         epochs=fitted.epochs,
         best_epoch=fitted.best.epoch,
+        blend=blend.summary() if blend else None,
         ranker=ranker.summary(),
-        seconds={"towers": round(towers_s, 1), "ranker": round(ranker_s, 1)},
+        seconds={
+            "towers": round(towers_s, 1),
+            "blend": round(blend_s, 1),
+            "ranker": round(ranker_s, 1),
+        },
     )
+
+
+def _blend(learned: UserTower, data: TrainingData, run: Run) -> tuple[Tower, Blend | None]:
+    """What is served: the learned tower, blended where the recipe says so."""
+    if not run.recipe.blend:
+        return learned, None
+    known = Known(data.train, data.catalogue)
+    blend, tower = choose_blend(learned, known, data.validation, run.seed)
+    return tower, blend
+
+
+def _with_validation(
+    learned: UserTower, dataset: Dataset, cut: Split, blend: Blend, seed: int
+) -> Tower:
+    """The blend again, now that nothing is left to choose: its other parts learn VALIDATION too."""
+    events = fold_events(dataset, cut, TRAIN, VALIDATION)
+    return blend_towers(learned, events, blend.weights, seed)
 
 
 def training_data(dataset: Dataset, cut: Split, recipe: Recipe, validation: Events) -> TrainingData:
@@ -189,7 +221,7 @@ def training_data(dataset: Dataset, cut: Split, recipe: Recipe, validation: Even
     )
 
 
-def _write_model(out: Path, tower: UserTower, ranker: Ranker) -> None:
+def _write_model(out: Path, tower: Tower, ranker: Ranker) -> None:
     """Put tower and ranker in RUN/model, all at once."""
     staging = out / f".{MODEL}.new"
     shutil.rmtree(staging, ignore_errors=True)

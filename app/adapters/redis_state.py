@@ -8,9 +8,9 @@
     marquee:window:<slot> hash, events per "<event type>|<item id>" in 15 s (app/windows.py)
 
 A Lua script writes all, so an event is in each or in none; the newest line's stream id is the
-user's revision. A text rather than a list, because a batch of users, with their
-stored features, is then one MGET. The server
-should run with `appendfsync always`: then an acknowledged event also survives the server's death.
+user's revision. A text rather than a list, because a batch of users, with
+their stored features, is then one MGET. The server should run with `appendfsync always`: then an
+acknowledged event also survives the server's death.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -16,27 +15,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.errors import (
-    DependencyUnavailable,
-    MarqueeError,
-    Overloaded,
-    PayloadTooLarge,
-    RequestTimeout,
-)
+from app.api.call import Call
+from app.api.gate import Gate
+from app.errors import MarqueeError, PayloadTooLarge, RequestTimeout, TooManyRequests
+from app.limits import WINDOW_S, Allowance
 from app.metrics import Metrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 UNEXPECTED = "an unexpected error; it is in the service's log"
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _log = logs.get("api")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What a handler of the direct path needs to know besides the body."""
-
-    request_id: str
-    started_at: float  # time.perf_counter() seconds
-    read_cache: bool
 
 
 DirectHandler = Callable[[bytes, Call], Awaitable[bytes]]
@@ -57,6 +45,7 @@ class Edge:
         app: ASGIApp,
         *,
         direct: Mapping[str, DirectHandler],
+        gate: Gate,
         metrics: Metrics,
         max_body_bytes: int,
         body_timeout_s: float,
@@ -64,6 +53,7 @@ class Edge:
     ) -> None:
         self._app = app
         self._direct = direct
+        self._gate = gate
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
@@ -83,11 +73,12 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].append((b"x-request-id", call.request_id.encode()))
+                message["headers"] += _standing_headers(call)
             await send(message)
 
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
         try:
+            self._gate.admit(call, scope["method"], scope["path"], headers)
             self._check_announced_size(headers)
             limited = _limited(receive, self._max_body_bytes, self._body_timeout_s)
             handler = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
@@ -106,6 +97,8 @@ class Edge:
             await send_error(send_noting_status, MarqueeError(UNEXPECTED), call.request_id)
         finally:
             self._note(scope, status, time.perf_counter() - call.started_at)
+            if call.is_admin and status != 405:  # there is no such call
+                self._gate.audit(call, scope["method"], scope["path"], status)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         matched: Any = scope.get("route", "unmatched")
@@ -143,10 +136,32 @@ async def send_error(send: Send, error: MarqueeError, request_id: str) -> None:
 
 
 def error_headers(error: MarqueeError) -> dict[str, str]:
-    """Headers that go with an error: when to try again, if that helps."""
-    if isinstance(error, Overloaded):
-        return {"retry-after": str(error.retry_after_s)}
-    return {"retry-after": "1"} if isinstance(error, DependencyUnavailable) else {}
+    """Headers that go with an error: when to try again, and how to prove who asks."""
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, TooManyRequests):
+        spent = Allowance(error.limit, 0, error.reset_s)
+        headers |= {n.decode(): value.decode() for n, value in _allowance_headers(spent)}
+    if error.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="marquee"'
+    return headers
+
+
+def _standing_headers(call: Call) -> list[tuple[bytes, bytes]]:
+    """Headers of every answer."""
+    headers = [(b"x-request-id", call.request_id.encode()), _NO_SNIFFING]
+    return headers if call.allowance is None else headers + _allowance_headers(call.allowance)
+
+
+def _allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
+    """Limit, remaining and reset as the IETF's draft of RateLimit fields names them."""
+    return [
+        (b"ratelimit-limit", b"%d" % allowance.limit),
+        (b"ratelimit-remaining", b"%d" % allowance.remaining),
+        (b"ratelimit-reset", b"%d" % allowance.reset_s),
+        (b"ratelimit-policy", b"%d;w=%d" % (allowance.limit, WINDOW_S)),
+    ]
 
 
 async def _send_json(

@@ -2,102 +2,164 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import orjson
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
+from fastapi.middleware.cors import CORSMiddleware
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp
 
 from app import domain
 from app.api import schemas
-from app.api.edge import Call, Edge, error_body, error_headers
+from app.api.call import Call
+from app.api.edge import Edge, error_body, error_headers
+from app.api.gate import Gate
+from app.api.json_depth import check_depth
+from app.api.openapi import DESCRIPTION, ERRORS, body_of, document
+from app.api.site import add_site
 from app.api.users import add_users
 from app.errors import InvalidRequest, MarqueeError
+from app.fields import TextId
+from app.limits import RateLimiter
+from app.pages import SlatePage
 from app.service import Page, Service
 from app.settings import Settings
 
-_PAGE = Path(__file__).parent / "page"
-_PAGE_HEADERS = {
-    "Cache-Control": "no-cache",  # ask again, so that modules of two releases never mix
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 _B = TypeVar("_B", bound=BaseModel)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
-UserKey = Annotated[str, PathParameter(min_length=1, max_length=128)]
-ItemKey = Annotated[str, PathParameter(min_length=1, max_length=128)]
-
+Key = Annotated[TextId, PathParameter()]
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def build_api(service: Service, settings: Settings, lifespan: Lifespan) -> Edge:
-    """The application over a service; `lifespan` surrounds its serving."""
-    api = FastAPI(
-        title="Marquee",
-        description="Personal recommendations from a table of who watched what.",
-        version="1",
-        lifespan=lifespan,
-        responses={422: {"model": schemas.ErrorResponse}, 503: {"model": schemas.ErrorResponse}},
+def build_api(
+    service: Service, settings: Settings, lifespan: Lifespan, limiter: RateLimiter | None = None
+) -> ASGIApp:
+    """The application over a service; `lifespan` surrounds its serving.
+
+    limiter: None to count in this process alone. Raises KeysError when the API keys cannot be
+    read.
+    """
+    gate = Gate(
+        limiter or RateLimiter(None),
+        per_minute=settings.rate_limit_per_minute,
+        keys_file=settings.api_keys,
+        audit_file=settings.audit_log,
     )
-    handlers = Handlers(service)
-    _add_recommendations(api, handlers)
-    _add_feedback(api, service, handlers)
-    add_users(api, service)
-    _add_catalogue(api, service)
-    _add_operations(api, service)
-    _add_page(api)
-    _add_errors(api)
-    return Edge(
-        api,
+    handlers = Handlers(service, gate, settings.max_json_depth)
+    edge = Edge(
+        build_routes(service, handlers, _following(gate, lifespan)),
         direct={"/recommend": handlers.recommend, "/feedback": handlers.feedback},
+        gate=gate,
         metrics=service.metrics,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_ms / 1000,
         access_log=settings.access_log,
+    )
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    return _with_cors(edge, origins) if origins else edge
+
+
+def build_routes(service: Service, handlers: Handlers, lifespan: Lifespan | None = None) -> FastAPI:
+    """What FastAPI routes and documents."""
+    api = FastAPI(
+        title="Marquee",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=ERRORS,
+    )
+    _add_recommendations(api, service, handlers)
+    _add_feedback(api, service, handlers)
+    add_users(api, service, lambda call, user_id: handlers.gate.count_user(call, user_id))
+    _add_catalogue(api, service)
+    _add_operations(api, service)
+    add_site(api)
+    _add_errors(api)
+    document(api)
+    return api
+
+
+def openapi_document() -> dict[str, Any]:
+    """The document of the API. No handler is called for it, so it needs no service."""
+    return build_routes(cast(Service, None), cast(Handlers, None)).openapi()
+
+
+def _following(gate: Gate, lifespan: Lifespan) -> Lifespan:
+    """The lifespan, and the keys are read again when they change."""
+
+    @asynccontextmanager
+    async def both(api: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(gate.follow_keys())
+        try:
+            async with lifespan(api):
+                yield
+        finally:
+            following.cancel()
+
+    return both
+
+
+def _with_cors(edge: ASGIApp, origins: list[str]) -> ASGIApp:
+    return CORSMiddleware(
+        edge,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Cache-Control", "Content-Type", "X-API-Key"],
+        expose_headers=["X-Request-ID", "Retry-After", "RateLimit-Remaining", "RateLimit-Reset"],
     )
 
 
 class Handlers:
     """The two busiest endpoints, from body to body."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, gate: Gate, max_json_depth: int) -> None:
         self._service = service
+        self._max_json_depth = max_json_depth
+        self.gate = gate
 
     async def recommend(self, body: bytes, call: Call) -> bytes:
-        """JSON of a RecommendRequest -> JSON of a RecommendResponse."""
-        request = _parse(schemas.RecommendRequest, body)
-        return await self.slate(request.query(read_cache=call.read_cache), call)
+        """JSON of a RecommendRequest or NextPageRequest -> JSON of a RecommendResponse."""
+        if b'"cursor"' in body and _is_next_page(body):
+            return await self._next_page(body, call)
+        request = self._parse(schemas.RecommendRequest, body)
+        self.gate.count_user(call, request.user_id)
+        if request.rules is not None and (asked := request.rules.value()) is not None:
+            self._service.check_rules(asked)
+        query = request.query(read_cache=call.read_cache, configured=self._service.rules)
+        if request.paginate:
+            return _slate_page(await self._service.first_page(query), query.user_id, call)
+        return await self.slate(query, call)
 
     async def slate(self, query: domain.Query, call: Call) -> bytes:
         """JSON of a RecommendResponse."""
         slate = await self._service.recommend(query)
-        return orjson.dumps(
-            {
-                "user_id": query.user_id,
-                "recommendations": orjson.Fragment(slate.recommendations),
-                "strategy": slate.strategy,
-                "degraded": slate.degraded,
-                "request_id": call.request_id,
-                "latency_ms": round((time.perf_counter() - call.started_at) * 1000, 2),
-                "model_version": slate.model_version,
-            }
+        return orjson.dumps(_answer(slate, query.user_id, call))
+
+    async def _next_page(self, body: bytes, call: Call) -> bytes:
+        request = self._parse(schemas.NextPageRequest, body)
+        self.gate.count_user(call, request.user_id)
+        page = await self._service.next_page(
+            request.user_id, request.cursor, request.num_recommendations
         )
+        return _slate_page(page, request.user_id, call)
 
     async def feedback(self, body: bytes, call: Call) -> bytes:
         """JSON of a FeedbackRequest -> JSON of a FeedbackResponse."""
-        request = _parse(schemas.FeedbackRequest, body)
+        request = self._parse(schemas.FeedbackRequest, body)
+        self.gate.count_user(call, request.user_id)
         event, revision = await self._service.feedback(
             request.user_id, request.item_id, request.event_type
         )
@@ -112,12 +174,51 @@ class Handlers:
             }
         )
 
+    def _parse(self, schema: type[_B], body: bytes) -> _B:
+        """The body as the schema has it; InvalidRequest names the first field that is wrong."""
+        check_depth(body, self._max_json_depth)
+        try:
+            return schema.model_validate_json(body)
+        except ValidationError as error:
+            raise _first_problem(error.errors(include_url=False)) from None
 
-def _add_recommendations(api: FastAPI, handlers: Handlers) -> None:
+
+def _is_next_page(body: bytes) -> bool:
+    """Whether the body itself, not a text in it, has a field `cursor`."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(content, dict) and "cursor" in content
+
+
+def _answer(slate: domain.Slate, user_id: domain.UserId, call: Call) -> dict[str, Any]:
+    """The fields of a RecommendResponse."""
+    answer = {
+        "user_id": user_id,
+        "recommendations": orjson.Fragment(slate.recommendations),
+        "strategy": slate.strategy,
+        "degraded": slate.degraded,
+        "request_id": call.request_id,
+        "latency_ms": round((time.perf_counter() - call.started_at) * 1000, 2),
+        "model_version": slate.model_version,
+    }
+    if slate.explained is not None:
+        answer["explained"] = orjson.Fragment(slate.explained)
+    return answer
+
+
+def _slate_page(page: SlatePage, user_id: domain.UserId, call: Call) -> bytes:
+    answer = _answer(page.slate, user_id, call)
+    return orjson.dumps(answer | {"next_cursor": page.next_cursor})
+
+
+def _add_recommendations(api: FastAPI, service: Service, handlers: Handlers) -> None:
     @api.post(
         "/recommend",
         response_model=schemas.RecommendResponse,
-        openapi_extra=_body_of(schemas.RecommendRequest),
+        openapi_extra=body_of(schemas.RecommendRequest, schemas.NextPageRequest),
+        responses={410: {"model": schemas.ErrorResponse, "description": "The cursor is old."}},
     )
     async def recommend(request: Request) -> Response:
         """A slate for a user. `Cache-Control: no-cache` computes it afresh."""
@@ -126,12 +227,14 @@ def _add_recommendations(api: FastAPI, handlers: Handlers) -> None:
     @api.get("/api/v1/recommendations/{user_id}", response_model=schemas.RecommendResponse)
     async def recommendations(
         request: Request,
-        user_id: UserKey,
+        user_id: Key,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10,
     ) -> Response:
         """The same with a GET: the user's slate under no conditions."""
         call = request.scope["call"]
-        query = domain.Query(user_id, limit, read_cache=call.read_cache)
+        handlers.gate.count_user(call, user_id)
+        rules = service.rules
+        query = domain.Query(user_id, limit, read_cache=call.read_cache, rules=rules)
         return _raw(await handlers.slate(query, call))
 
 
@@ -139,16 +242,16 @@ def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
     @api.post(
         "/feedback",
         response_model=schemas.FeedbackResponse,
-        openapi_extra=_body_of(schemas.FeedbackRequest),
-        responses={404: {"model": schemas.ErrorResponse}},
+        openapi_extra=body_of(schemas.FeedbackRequest),
     )
     async def feedback(request: Request) -> Response:
         """Record an event. A 200 means that it is stored and that the next slate reflects it."""
         return _raw(await handlers.feedback(await request.body(), request.scope["call"]))
 
     @api.get("/users/{user_id}/history", response_model=schemas.HistoryResponse)
-    async def history(user_id: UserKey, limit: Limit = 100) -> Response:
+    async def history(request: Request, user_id: Key, limit: Limit = 100) -> Response:
         """What is known of the user, newest first."""
+        handlers.gate.count_user(request.scope["call"], user_id)
         return _json({"user_id": user_id, "history": await service.history(user_id, limit)})
 
     @api.get("/users", response_model=schemas.UsersResponse)
@@ -158,10 +261,8 @@ def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
 
 
 def _add_catalogue(api: FastAPI, service: Service) -> None:
-    not_found: dict[int | str, dict[str, Any]] = {404: {"model": schemas.ErrorResponse}}
-
-    @api.get("/similar/{item_id}", response_model=schemas.SimilarResponse, responses=not_found)
-    async def similar(item_id: ItemKey, limit: Limit = 10) -> Response:
+    @api.get("/similar/{item_id}", response_model=schemas.SimilarResponse)
+    async def similar(item_id: Key, limit: Limit = 10) -> Response:
         """Items most like this one."""
         item, page = service.similar(item_id, limit)
         return _json({"item": item, "similar": page.items, "model_version": page.version})
@@ -205,24 +306,10 @@ def _add_operations(api: FastAPI, service: Service) -> None:
         """What answers and how it was measured."""
         return _json(service.info())
 
-    @api.get("/metrics")
+    @api.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """This replica's counters in Prometheus' text format."""
         return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
-
-
-def _add_page(api: FastAPI) -> None:
-    @api.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
-
-    files = StaticFiles(directory=_PAGE)
-
-    @api.get("/page/{name}", include_in_schema=False)
-    async def module(request: Request, name: str) -> Response:
-        answer = await files.get_response(name, request.scope)
-        answer.headers.update(_PAGE_HEADERS)
-        return answer
 
 
 def _add_errors(api: FastAPI) -> None:
@@ -242,24 +329,11 @@ def _add_errors(api: FastAPI) -> None:
         return _error(request, problem, error.headers)
 
 
-def _parse(schema: type[_B], body: bytes) -> _B:
-    """The body as the schema has it; InvalidRequest names the first field that is wrong."""
-    try:
-        return schema.model_validate_json(body)
-    except ValidationError as error:
-        raise _first_problem(error.errors(include_url=False)) from None
-
-
 def _first_problem(errors: Any) -> InvalidRequest:
     first = errors[0]
     places = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     field = ".".join(places) or "body"
     return InvalidRequest(f"{field}: {first['msg']}", field=field)
-
-
-def _body_of(schema: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": schema.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def _page(page: Page) -> Response:

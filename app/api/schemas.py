@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.domain import EventType, Query
-
-_INT64 = 2**63
-
-
-def _identifier(value: Any) -> int | str:
-    """An id is an integer or a short text; a float or a boolean is a mistake, not an id."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not -_INT64 <= value < _INT64:
-            raise ValueError("an integer id must fit 64 bits")
-        return value
-    if isinstance(value, str):
-        if not 1 <= len(value) <= 128 or not value.isprintable():
-            raise ValueError("a text id must be 1 to 128 printable characters")
-        return value
-    raise ValueError("an id must be an integer or a text")
-
-
-Identifier = Annotated[int | str, BeforeValidator(_identifier)]
-Genre = Annotated[str, Field(min_length=1, max_length=100)]
-Year = Annotated[int, Field(strict=True, ge=1, le=9999)]
+from app.fields import WHOLE, Genre, Identifier, Years, year_range
+from app.rules import Rules as RuleValues
+from app.rules import merged
+from app.rules_json import Rules
 
 
 class _Body(BaseModel):
@@ -41,25 +25,22 @@ class Filters(_Body):
     ] = []
     min_rating: Annotated[
         float | None,
-        Field(allow_inf_nan=False, description="Least average rating of the item."),
+        Field(
+            strict=True,
+            ge=-1e9,
+            le=1e9,
+            allow_inf_nan=False,
+            description="Least average rating of the item.",
+        ),
     ] = None
-    years: Annotated[
-        tuple[Year | None, Year | None] | None,
-        Field(description="First and last year, both included; null leaves an end open."),
-    ] = None
-
-    @model_validator(mode="after")
-    def _years_in_order(self) -> Filters:
-        if self.years and None not in self.years and self.years[0] > self.years[1]:  # type: ignore[operator]
-            raise ValueError("years: the first year is after the last")
-        return self
+    years: Years = None
 
 
 class RecommendRequest(_Body):
     """A request for a slate."""
 
     user_id: Identifier
-    num_recommendations: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 10
+    num_recommendations: Annotated[int, Field(strict=True, ge=1, le=10_000), WHOLE] = 10
     filters: Filters = Field(default_factory=Filters)
     exclude_watched: StrictBool = True
     exclude_ids: Annotated[list[Identifier], Field(max_length=10_000)] = []
@@ -67,10 +48,23 @@ class RecommendRequest(_Body):
         list[Identifier],
         Field(max_length=1_000, description="Items the user met, oldest first; for new users."),
     ] = []
+    rules: Annotated[
+        Rules | None, Field(description="On top of the service's own rules, see docs/rules.md.")
+    ] = None
+    explain: Annotated[StrictBool, Field(description="Say of every item how it got its place.")] = (
+        False
+    )
+    explain_item: Annotated[
+        Identifier | None, Field(description="Say of this item why it is not in the slate.")
+    ] = None
+    paginate: Annotated[
+        StrictBool, Field(description="Give a cursor to the next page of the same slate.")
+    ] = False
 
-    def query(self, *, read_cache: bool) -> Query:
-        """The same as the pipeline reads it."""
-        years = self.filters.years or (None, None)
+    def query(self, *, read_cache: bool, configured: RuleValues | None) -> Query:
+        """The same as the pipeline reads it; `configured`: the service's own rules."""
+        asked = self.rules.value() if self.rules is not None else None
+        years = year_range(self.filters.years)
         return Query(
             user_id=self.user_id,
             limit=self.num_recommendations,
@@ -82,7 +76,23 @@ class RecommendRequest(_Body):
             exclude_ids=tuple(self.exclude_ids),
             history=tuple(self.history),
             read_cache=read_cache,
+            rules=merged(configured, asked),
+            explain=self.explain,
+            explain_item=self.explain_item,
         )
+
+
+class NextPageRequest(_Body):
+    """A request for the next page of a slate."""
+
+    user_id: Identifier
+    cursor: Annotated[
+        str, Field(min_length=1, max_length=200, description="`next_cursor` of the page before.")
+    ]
+    num_recommendations: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=10_000), WHOLE] | None,
+        Field(description="Size of the page; null: as the first's."),
+    ] = None
 
 
 class FeedbackRequest(_Body):
@@ -113,11 +123,11 @@ class Because(BaseModel):
 
 
 class Why(BaseModel):
-    """A sentence, the item it names and the cosine similarity to it."""
+    """A sentence; the watched item it names and the cosine similarity to it, where it names one."""
 
     text: str
-    because: Because
-    similarity: float
+    because: Because | None
+    similarity: float | None
 
 
 class ScoredItem(Item):
@@ -126,14 +136,68 @@ class ScoredItem(Item):
     score: float
 
 
-class Recommendation(ScoredItem):
-    """One place of a slate."""
+class StageScores(BaseModel):
+    """Scores of an item on its way; null where a stage did not have it."""
 
+    retrieved: float | None
+    ranked: float | None
+    relevance: float | None
+
+
+class StagePlaces(BaseModel):
+    """Places of an item on its way, from 1; null where a stage did not have it."""
+
+    retrieved: int | None
+    ranked: int | None
+    before_rules: int | None
+    final: int | None
+
+
+class Trace(BaseModel):
+    """How an item got its place."""
+
+    source: Literal["tower", "popular", "pin"]
+    scores: StageScores
+    places: StagePlaces
+    rules: list[str]
+
+
+class Recommendation(Item):
+    """One place of a slate. `score` is null for a pinned item that was not a candidate; `explain`
+    is there when it was asked for."""
+
+    score: float | None
     why: Why | None
+    explain: Trace | None = None
+
+
+class Explained(BaseModel):
+    """Why the item of `explain_item` is, or is not, in the slate."""
+
+    item_id: int | str
+    in_slate: bool
+    reason: Literal[
+        "in_slate",
+        "unknown_item",
+        "excluded",
+        "watched",
+        "disliked",
+        "blocked",
+        "filtered",
+        "capped",
+        "not_retrieved",
+        "below_the_cut",
+    ]
+    detail: str
+    explain: Trace | None = None
+    exact_score: float | None = None
+    exact_place: int | None = None
+    of_items: int | None = None
 
 
 class RecommendResponse(BaseModel):
-    """A slate. `degraded` names what had to be done without."""
+    """A slate. `degraded` names what had to be done without; `next_cursor` (null at the end) and
+    `explained` are there when they were asked for."""
 
     user_id: int | str
     recommendations: list[Recommendation]
@@ -142,6 +206,8 @@ class RecommendResponse(BaseModel):
     request_id: str
     latency_ms: float
     model_version: str
+    next_cursor: str | None = None
+    explained: Explained | None = None
 
 
 class FeedbackResponse(BaseModel):

@@ -32,7 +32,8 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once the replica is constructed."""
-        return build_api(self._ingress.service, self._settings, self._lifespan)
+        ingress = self._ingress
+        return build_api(ingress.service, self._settings, self._lifespan, ingress.limiter)
 
     @asynccontextmanager
     async def _lifespan(self, api: object) -> AsyncIterator[None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.domain import Float32s, Histories
+from training.model.blend import load_tower
 from training.model.bundle import Bundle, BundleError
-from training.model.transformer import load_tower
 
 
 class TowerStage:

@@ -40,13 +40,14 @@ class Known:
 def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
     """Past history, then the request's own, then feedback; a later mention of an item wins.
 
-    The past is the bundle's, or the online store's where its data is newer. Disliked items leave
+    The past is the bundle's, or the online store's where its data is newer; a store that is older
+    than the bundle is passed over. Disliked items leave
     the history and are excluded whatever the query says; items the bundle does not have are passed
     over. Of an erased user the bundle is not asked.
     """
     row = -1 if state.erased else bundle.user_row(query.user_id)
     history = _past(bundle, row, state)
-    features = None if state.stored is None else stored_inputs(state)
+    features = _features_now(bundle, state)
     excluded = _indices(bundle, query.exclude_ids)
     if not state.events and not query.history:
         seen = _join(history, excluded) if query.exclude_watched else excluded
@@ -87,6 +88,12 @@ def _past(bundle: Bundle, row: int, state: UserEvents) -> Int32s:
     if row < 0:
         return _NONE
     return bundle.user_history[bundle.user_offsets[row] : bundle.user_offsets[row + 1]]
+
+
+def _features_now(bundle: Bundle, state: UserEvents) -> Float32s | None:
+    if state.stored is None or state.stored.as_of_s < _newest_event_s(bundle):
+        return None
+    return stored_inputs(state.stored, state)
 
 
 def _newest_event_s(bundle: Bundle) -> float:

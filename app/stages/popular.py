@@ -27,7 +27,7 @@ class PopularStage:
         return found, self._score[found]
 
     def allowed(self, wanted: SearchFilter) -> npt.NDArray[np.bool_]:
-        """Which items satisfy the filter, bool[I]."""
+        """bool[I]: items that satisfy the conditions."""
         allowed = np.ones(len(self._order), bool)
         if wanted.genres:
             columns = [self._genre_column[g] for g in wanted.genres if g in self._genre_column]

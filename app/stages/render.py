@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 
 from app.domain import Float32s, Int32s
+from app.rules import Sentences
 from app.stages.explain import Because
 from training.model.bundle import Bundle
 
@@ -15,7 +16,9 @@ from training.model.bundle import Bundle
 class RenderStage:
     """One bundle version's catalogue as JSON fragments."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, sentences: Sentences) -> None:
+        """sentences: the texts of `why`."""
+        self._sentences = sentences
         self._items = bundle.items
         self._id_field = bundle.manifest.entity.id_field
         self._shown: dict[int, dict[str, Any]] = {}
@@ -33,8 +36,8 @@ class RenderStage:
 
     def slate(self, chosen: Int32s, scores: Float32s, because: Because | None) -> bytes:
         """The JSON array of a slate; `why` is null where nothing watched is like the item."""
-        items = map(self.item, chosen.tolist())
-        whys = [None] * len(chosen) if because is None else self._whys(because)
+        items = list(map(self.item, chosen.tolist()))
+        whys = self._popular(items) if because is None else self._whys(because, items)
         rows = [
             {**item, "score": score, "why": why}
             for item, score, why in zip(items, _rounded(scores, 4), whys, strict=True)
@@ -52,21 +55,39 @@ class RenderStage:
             "avg_rating": round(rating, 2) if rating == rating else None,
         }
 
-    def _whys(self, because: Because) -> list[dict[str, Any] | None]:
+    def pinned(self, title: str) -> dict[str, Any] | None:
+        """The `why` of an item that a rule put there."""
+        return _plain(self._sentences.pinned, title)
+
+    def _popular(self, items: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
+        return [_plain(self._sentences.popular, item["title"]) for item in items]
+
+    def _whys(self, because: Because, items: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
         similarities = _rounded(because.similarity, 3)
+        sources = because.item.tolist()
         return [
             # Nothing watched is like it: no sentence is better.
-            self._why(source, similarity) if similarity > 0 else None
-            for source, similarity in zip(because.item.tolist(), similarities, strict=True)
+            self._why(source, similarity, item) if similarity > 0 else None
+            for source, similarity, item in zip(sources, similarities, items, strict=True)
         ]
 
-    def _why(self, source: int, similarity: float) -> dict[str, Any]:
+    def _why(self, source: int, similarity: float, item: dict[str, Any]) -> dict[str, Any]:
         items = self._items
+        text = self._sentences.watched.format(
+            title=items.names[source], item=item["title"], verb=self._verb
+        )
         return {
-            "text": f"Because you {self._verb} {items.names[source]}",
+            "text": text,
             "because": {self._id_field: items.ids[source], "title": items.titles[source]},
             "similarity": similarity,
         }
+
+
+def _plain(sentence: str | None, title: str) -> dict[str, Any] | None:
+    """A `why` that names no watched item."""
+    if sentence is None:
+        return None
+    return {"text": sentence.format(item=title), "because": None, "similarity": None}
 
 
 def _rounded(values: Float32s, digits: int) -> list[float]:

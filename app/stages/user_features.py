@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.domain import Float32s, ItemId, UserEvents, event_order
+from app.domain import Float32s, ItemId, StoredUser, UserEvents, event_order
 from training.model.user_features import (
     POSITIVE_EVENTS,
     WITHDRAWN_BY,
@@ -13,14 +13,12 @@ from training.model.user_features import (
 )
 
 
-def stored_inputs(state: UserEvents) -> Float32s:
-    """USER_INPUTS float32[F] of a user whom the store has: the definition that training uses.
+def stored_inputs(stored: StoredUser, state: UserEvents) -> Float32s:
+    """USER_INPUTS float32[F] of a user of the store: the definition that training uses.
 
     The present is the newest event of the data, or of the user if that is newer. So a model that
     was trained on old events sees no user as long gone only because time went by.
     """
-    stored = state.stored
-    assert stored is not None  # the caller's business
     totals = UserTotals(*(np.array([value]) for value in stored.totals))
     times = new_events_s(state, stored.position)
     now = max([stored.as_of_s, *times])

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from training.store import Store
 
 _PAUSE_S = 10.0
 _FULL_S = 5.0
-_JUNK_BYTES = 1_000_000
+_JUNK, _JUNK_BYTES, _JUNK_KEYS = "junk:", 1_000_000, 200
 _PROMOTIONS = 20
 _SWITCH_S = 0.6
 _HALF_REQUESTS = 20
@@ -83,17 +84,23 @@ async def fill_valkey(scene: Scene) -> Span:
     await asyncio.sleep(_FULL_S)
     for client, limits in zip(clients, before, strict=True):
         await client.config_set("maxmemory", limits["maxmemory"] or 0)
-        await client.delete(*(f"junk:{number}" for number in range(10)))
+        await _empty(client)
         await client.aclose()
     return Span(hurt_at, time.monotonic())
 
 
 async def _fill(client: Redis) -> None:
-    for number in range(10):
-        try:
-            await client.set(f"junk:{number}", b"x" * _JUNK_BYTES)
-        except RedisError:  # full
-            return
+    """Smaller and smaller values, as long as each kind is taken: a command counts while it runs."""
+    number = 0
+    for size in (_JUNK_BYTES, _JUNK_BYTES // 100, 0):
+        with suppress(RedisError):  # full for values of this size
+            for _ in range(_JUNK_KEYS):
+                await client.set(f"{_JUNK}{number}", b"x" * size)
+                number += 1
+
+
+async def _empty(client: Redis) -> None:
+    await client.delete(*(f"{_JUNK}{number}" for number in range(3 * _JUNK_KEYS)))
 
 
 def kill_replica(deployment: str, *, deadly: bool = False) -> Hurt:

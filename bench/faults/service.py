@@ -35,7 +35,12 @@ class Served:
     ) -> None:
         self.port = free_port()
         self._state_dir = state_dir
-        self._environment = {"MARQUEE_POLL_S": "0.5", "MARQUEE_ACCESS_LOG": "0", **environment}
+        self._environment = {
+            "MARQUEE_POLL_S": "0.5",
+            "MARQUEE_ACCESS_LOG": "0",
+            "MARQUEE_RATE_LIMIT_PER_MINUTE": "0",  # a few users stand for many
+            **environment,
+        }
         self._command = [
             *command,
             *("--store", str(store), "--port", str(self.port), "--state-dir", str(state_dir)),

@@ -40,7 +40,10 @@ def main() -> None:
         "object_store_memory": _OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
-    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={**node, "dashboard_agent_listen_port": 0},  # the fixed one may be taken
+    )
     try:
         cluster.add_node(**node, node_name=WORKER)
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)

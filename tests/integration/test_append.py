@@ -253,7 +253,7 @@ def test_materialized_features_are_the_offline_ones_with_the_feedback_since(
 
     unchanged, changed = asyncio.run(feedback_and_read())
     everyone = np.ones(before.n_events, bool)
-    online = np.stack([stored_inputs(state) for state in unchanged])
+    online = np.stack([stored_inputs(state.stored, state) for state in unchanged])
     assert np.allclose(online, ranker_user_inputs(before, everyone), rtol=1e-6, equal_nan=True)
     for user, state in enumerate(unchanged):
         items = before.item[before.offsets[user] : before.offsets[user + 1]]
@@ -264,4 +264,6 @@ def test_materialized_features_are_the_offline_ones_with_the_feedback_since(
     grown = dataset.load(data)
     offline = ranker_user_inputs(grown, np.ones(grown.n_events, bool))
     row = grown.user_ids.tolist().index(1)
-    assert np.allclose(stored_inputs(changed), offline[row], rtol=1e-6, equal_nan=True)
+    assert np.allclose(
+        stored_inputs(changed.stored, changed), offline[row], rtol=1e-6, equal_nan=True
+    )

@@ -74,7 +74,9 @@ def service(store, tmp_path_factory):
         "RAY_metrics_report_interval_ms": "1000",
     }
     try:
-        with running(store=str(store), environment=environment) as service:
+        with running(
+            store=str(store), environment=environment, max_nodes=2, downscale_delay_s=4
+        ) as service:
             url = service["url"]
             check(Service(url))
             for _ in range(2):  # the second finds the first one's slate in the cache
@@ -136,6 +138,23 @@ def wait_for(look):
             pass
         time.sleep(0.5)
     return []
+
+
+def test_under_load_replicas_and_nodes_are_added_and_then_removed(service):
+    """Serve's and Ray's autoscaling of the chart's own Serve config, without a failed request."""
+    seen = []
+
+    def load_until(clients, reached):
+        deadline = time.monotonic() + DEADLINE_S
+        while not seen or not reached(seen[-1]):
+            assert time.monotonic() < deadline, seen[-1]
+            result = service.load([clients], 2.0)
+            assert result["errors"] == 0, result["steps"]
+            seen.extend(result["timeline"])
+
+    load_until(1, lambda now: now["nodes"] == 1 and max(now["replicas"].values()) == 1)
+    load_until(48, lambda now: now["nodes"] == 2 and max(now["replicas"].values()) > 1)
+    load_until(1, lambda now: now["nodes"] == 1 and max(now["replicas"].values()) == 1)
 
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))

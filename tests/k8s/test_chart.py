@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from helm.generate import ROOT, chart_files, compose_rules, manifests
-from tests.scenarios import CHART, quantity, values_of
+from tests.scenarios import CHART, Rendered, quantity, values_of
 
+_VOLUMES = {"name", "emptyDir", "persistentVolumeClaim", "configMap", "secret"}
 RESTRICTED_CAPABILITIES = {"drop": ["ALL"]}
 
 
@@ -51,7 +52,7 @@ def test_every_pod_passes_the_restricted_standard(rendered):
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, where
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), where
         for volume in spec.get("volumes", []):
-            assert set(volume) <= {"name", "emptyDir", "persistentVolumeClaim", "configMap"}, where
+            assert set(volume) <= _VOLUMES, where
     for where, container in rendered.containers():
         security = container["securityContext"]
         assert security["allowPrivilegeEscalation"] is False, where
@@ -178,6 +179,44 @@ def test_tiny_requests_less_than_two_cpus_and_eight_gibibytes(all_rendered):
                 memory += combine([quantity(requests["memory"])])
     assert cpu < 2
     assert memory < 8 * 2**30
+
+
+def test_feedback_is_exported_and_learnt_from_where_it_was_put(all_rendered, render):
+    for scenario, log in (("production", "s3://models/marquee/log"), ("default", "/store/log")):
+        values = {} if scenario == "default" else values_of(scenario)
+        values = values | {"training": values.get("training", {}) | {"run": "now"}}
+        values["training"]["nightly"] = {"enabled": True}
+        made = Rendered(scenario, render(values))
+        export = ["marquee", "events", "export", "--log", log, "--keep-hours", "48"]
+        commands = {where: container for where, container in made.containers()}
+        for where in ("CronJob/marquee-events", "CronJob/marquee-nightly"):
+            container = commands[f"{where}/export-events"]
+            assert container["command"] == export
+            assert "REDIS_URL" in {variable["name"] for variable in container["env"]}
+        nightly = commands["CronJob/marquee-nightly/retrain"]["command"]
+        assert nightly[-2:] == ["--log", log]
+        assert made.one("RayJob")["spec"]["entrypoint"].endswith(f"--log {log}")
+    assert not [o for o in all_rendered["minimal"].of_kind("CronJob")], "it has no Redis for state"
+
+
+def test_volumes_are_taken_over_by_root_only_where_asked(render):
+    """For hostPath volumes; every other container stays restricted."""
+    made = Rendered("take", render(values_of("tiny") | {"security": {"takeVolumes": True}}))
+    roots = {
+        where
+        for where, container in made.containers()
+        if container["securityContext"].get("runAsUser") == 0
+    }
+    assert roots == {
+        f"{where}/take-{volume}"
+        for where, volume in (
+            ("StatefulSet/marquee-redis-state", "data"),
+            ("StatefulSet/marquee-redis-gcs", "data"),
+            ("StatefulSet/marquee-qdrant", "data"),
+            ("Deployment/marquee-mlflow", "data"),
+            (made.one("Job", "")["kind"] + "/" + made.one("Job", "")["metadata"]["name"], "store"),
+        )
+    }
 
 
 def test_tiny_finds_volumes_without_a_class_and_uses_loaded_images(all_rendered):

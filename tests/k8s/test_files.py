@@ -69,7 +69,15 @@ def test_compose_images_have_tags_and_volumes_are_declared():
 
 def test_commands_in_deployment_files_are_commands_of_marquee():
     scripts = tomllib.loads(text("pyproject.toml"))["project"]["entry-points"]["marquee.commands"]
-    known = set(scripts) | {"wait", "evaluate", "prepare", "versions", "promote", "rollback"}
+    known = set(scripts) | {
+        "events",
+        "wait",
+        "evaluate",
+        "prepare",
+        "versions",
+        "promote",
+        "rollback",
+    }
     files = ["compose.yaml", "render.yaml", "fly.toml", "ray_cluster.yaml", "Makefile"]
     for name in files:
         for command in re.findall(r"\bmarquee,? ([a-z]+)[ ,\]]", text(name)):

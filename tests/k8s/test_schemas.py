@@ -190,6 +190,7 @@ SET_ELSEWHERE = {
     "qdrant_timeout_ms": "qdrant.timeoutMs",
     "max_ongoing_requests": "serve.stages.gateway.maxOngoingRequests",
     "replica_cpus": "serve.stages.*.cpus",
+    "replicas": "serve.stages.*.minReplicas",
 }
 
 

@@ -98,7 +98,14 @@ INCREMENTAL = {"type": "NewClusterWithIncrementalUpgrade"}
         ({"mlflow": {"externalUrl": "http://x"}}, "mlflow.enabled and mlflow.externalUrl"),
         ({"training": {"job": {"workers": 2}}}, "training.job.workers needs"),
         ({"training": {"data": {"path": "x"}}}, "training.data.path needs"),
-        ({"training": {"nightly": {"enabled": True}}}, "training.nightly.enabled needs"),
+        (
+            {"training": {"nightly": {"enabled": True}, "feedback": {"enabled": False}}},
+            "training.nightly.enabled needs",
+        ),
+        (
+            {"kafka": {"bootstrapServers": "x:9092"}, "redis": {"state": {"enabled": False}}},
+            "kafka.bootstrapServers needs redis.state",
+        ),
         ({"redis": {"image": {"repository": "valkey"}}}, "redis.image.tag is needed"),
     ],
 )

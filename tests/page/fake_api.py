@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 PAGE = Path(__file__).parents[2] / "app" / "api" / "page"
 
-# The service's own header (app/api/routes.py): a page that needs more does not work here either.
+# The service's own header (app/api/site.py): a page that needs more does not work here either.
 CONTENT_SECURITY_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 Json = dict[str, Any]
@@ -86,6 +86,7 @@ class FakeApi:
         self.requests: list[tuple[str, Json]] = []
         self.failures: dict[str, tuple[int, Json | None]] = {}
         self.degraded: list[str] = []
+        self.key: str | None = None  # what every call must show, when there is one
 
     def fail(self, path: str, status: int, message: str | None = None) -> None:
         """Answer `path` with `status`; without a message as a proxy would, not in JSON."""
@@ -227,6 +228,9 @@ def serving(api: FakeApi) -> Iterator[str]:
             if path == "/" or path.startswith("/page/"):
                 return self._file(PAGE / (path.removeprefix("/page/").strip("/") or "index.html"))
             raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if api.key is not None and self.headers.get("authorization") != f"Bearer {api.key}":
+                problem = {"error": {"code": "unauthorized", "message": "send an API key"}}
+                return self._send(401, "application/json", json.dumps(problem).encode())
             sent = json.loads(raw) if raw else {}
             api.requests.append((path, sent))
             status, body = api.answer(path, query, sent)

@@ -253,6 +253,20 @@ def test_what_the_service_did_without_is_shown(page: Page, api: FakeApi) -> None
     assert "running without: cache, rank" in page.one("#slate-status .degraded").text
 
 
+def test_where_keys_are_on_the_page_asks_for_one_and_keeps_it(page: Page, api: FakeApi) -> None:
+    api.key = "mq_right"
+    page.open("?user=1")
+    assert "send an API key" in page.one("#page-error").text
+    page.type("#key", "mq_wrong" + Keys.ENTER)
+    assert "send an API key" in page.one("#page-error").text
+    page.type("#key", "mq_right" + Keys.ENTER)
+    assert page.slate()
+    assert not page.one("body").find_element("id", "key-form").is_displayed()
+    page.open("?user=2")
+    assert page.slate()
+    page.script("sessionStorage.clear()")
+
+
 def test_dark_follows_the_system(page: Page) -> None:
     page.media(scheme="dark")
     page.open()

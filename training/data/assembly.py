@@ -15,7 +15,7 @@ from training.data.features import ITEM_FEATURES, ItemSums, UserSums, genre_matr
 from training.data.shards import REJECT_SCHEMA
 from training.data.sources import Source
 from training.data.splits import TEST_SHARE
-from training.data.state import STATE, read_item_sums, read_user_sums
+from training.data.state import STATE, add_item_sums, read_user_sums
 from training.errors import UserError
 
 FIRST_ROWS = 5  # of each reason, named when too many events are rejected
@@ -108,9 +108,9 @@ def check_rejects(rejects: pa.Table, n_valid: int, max_share: float) -> None:
     hint = "mend the input or raise --max-rejects"
     if TIME_IN_FUTURE in reasons:
         hint = f"times must be unix seconds, not milliseconds; {hint}"
+    limit = f"more than {100 * max_share:g}%" if n_valid else "and none is left"
     raise UserError(
-        f"{n_rejected} of {total} events are rejected, more than {100 * max_share:g}%: "
-        f"{'; '.join(named)}. Instead: {hint}"
+        f"{n_rejected} of {total} events are rejected, {limit}: {'; '.join(named)}. Instead: {hint}"
     )
 
 
@@ -131,8 +131,8 @@ def total_sums(staging: Path, n_users: int, n_items: int, n_genres: int) -> Sums
             for name in UserSums.__dataclass_fields__:
                 getattr(users[held_out], name)[index] = getattr(part, name)
         for path in sorted((staging / STATE).glob("items-*.parquet")):
-            items[held_out] = items[held_out] + read_item_sums(path, held_out, n_items)
-    return Sums(*users, *items)
+            add_item_sums(items[held_out], path, held_out)
+    return Sums(users[False], users[True], items[False], items[True])
 
 
 def write_tables(

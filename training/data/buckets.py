@@ -182,7 +182,8 @@ def _read_shards(bucket: int, plan: BucketPlan) -> Events:
 
 
 def _index(ids: pa.Array, by_index: pa.Array) -> np.ndarray:
-    return pc.index_in(ids, value_set=by_index).to_numpy().astype(np.int32)
+    index: np.ndarray = pc.index_in(ids, value_set=by_index).to_numpy().astype(np.int32)
+    return index
 
 
 def _no_events() -> Events:
@@ -253,7 +254,8 @@ def _held_out(events: Events, users: np.ndarray, n_before: np.ndarray) -> np.nda
     rank = np.arange(len(local)) - (np.cumsum(pending) - pending)[local]
     total = n_before + pending
     keep = total - total // TEST_SHARE - n_before
-    return rank >= keep[local]
+    is_held_out: np.ndarray = rank >= keep[local]
+    return is_held_out
 
 
 def _write_events(
@@ -269,7 +271,8 @@ def _write_events(
     pq.write_table(
         table,
         folder / f"part-{number:04d}.parquet",
-        use_dictionary=["user_idx", "item_idx", "rating"],
+        use_dictionary=["rating"],
+        column_encoding=dict.fromkeys(("user_idx", "item_idx", "timestamp"), "DELTA_BINARY_PACKED"),
     )
 
 
@@ -317,8 +320,9 @@ class _Previous:
         self._plan, self._bucket = plan, bucket
         self.exists = False
         self.users = np.zeros(0, np.int32)
-        if plan.previous is None:
+        if plan.previous is None or plan.previous_genres is None:
             return
+        self._previous, self._previous_genres = plan.previous, plan.previous_genres
         self._users_file = users_file(plan.previous, bucket)
         self._items_file = items_file(plan.previous, bucket)
         self._folder = plan.previous / "events" / f"bucket={bucket:04d}"
@@ -335,8 +339,8 @@ class _Previous:
         row = np.searchsorted(users, self.users)
         for field in fields(UserSums)[:-1]:
             getattr(sums, field.name)[row] = getattr(self._sums, field.name)
-        kept = np.flatnonzero(self._plan.previous_genres >= 0)
-        counts = self._sums.genre_counts[:, self._plan.previous_genres[kept]]
+        kept = np.flatnonzero(self._previous_genres >= 0)
+        counts = self._sums.genre_counts[:, self._previous_genres[kept]]
         sums.genre_counts[np.ix_(row, kept)] = counts
         return sums
 
@@ -371,7 +375,7 @@ class _Previous:
         if held_out is None:
             files += [self._users_file, self._items_file]
         for file in files:
-            target = self._plan.staging / file.relative_to(self._plan.previous)
+            target = self._plan.staging / file.relative_to(self._previous)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 target.hardlink_to(file)

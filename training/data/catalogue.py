@@ -5,6 +5,8 @@ item tower makes of them is said in training/inputs.py.
 """
 
 import json
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,8 +52,8 @@ def is_vector(kind: pa.DataType) -> bool:
     """Whether a column's values are lists of numbers."""
     is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
     is_list = is_list or pa.types.is_large_list(kind)
-    return is_list and (
-        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    return bool(
+        is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
     )
 
 
@@ -109,20 +111,29 @@ def _genre_lists(table: pa.Table, column: str | None, separators: dict[str, str]
     if column is None:
         return pa.array([[]] * table.num_rows, kind)
     separator = separators.get(column, SEPARATOR)
-    lists = [
-        _split(value, separator)
-        if isinstance(value, str)
-        else [str(genre) for genre in value or ()]
-        for value in table[column].to_pylist()
-    ]
+    lists = [_genres(value, separator) for value in table[column].to_pylist()]
     return pa.array(lists, kind)
+
+
+def _genres(value: Any, separator: str) -> list[str]:
+    if value is None or isinstance(value, str):
+        return _split(value, separator)
+    return [str(genre) for genre in (value if isinstance(value, list) else [value])]
 
 
 def _years(table: pa.Table, column: str | None, path: str, first_row: int) -> pa.Array:
     if column is None:
         return pa.nulls(table.num_rows, pa.int32())
     years = table[column].combine_chunks()
-    return read_ids(years, path, column, first_row, whole_numbers=True).cast(pa.int32())
+    with suppress(pa.ArrowInvalid):  # "1999.0", as a table with gaps is often written
+        years = years.cast(pa.float64())
+    numbers = read_ids(years, path, column, first_row, whole_numbers=True)
+    absurd = pc.index(pc.greater(pc.abs_checked(numbers), 9999), True).as_py()
+    if absurd >= 0:
+        raise UserError(
+            f"{path}: row {first_row + absurd}, column {column!r}: {numbers[absurd]} is no year"
+        )
+    return numbers.cast(pa.int32())
 
 
 def _further(
@@ -144,9 +155,21 @@ def _further(
     if known and all(value.startswith("[") and value.endswith("]") for value in known):
         try:
             values = [None if v is None else json.loads(v) for v in column.to_pylist()]
-            return _vectors(values, name, path)
         except ValueError:
             return column
+        return _lists(values, column, name, path)
+    return column
+
+
+def _lists(
+    values: list[list[Any] | None], column: pa.ChunkedArray, name: str, path: str
+) -> pa.Array | pa.ChunkedArray:
+    """Vectors or lists of texts; the text itself where it is neither."""
+    parts = [part for value in values if value for part in value]
+    if all(isinstance(part, str) for part in parts):
+        return pa.array(values, pa.list_(pa.string()))
+    if all(part is None or isinstance(part, int | float) for part in parts):
+        return _vectors(values, name, path)
     return column
 
 

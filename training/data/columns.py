@@ -25,6 +25,8 @@ def to_ids(column: pa.Array, *, whole_numbers: bool) -> pa.Array:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return to_ids(column.dictionary_decode(), whole_numbers=whole_numbers)
+    if pa.types.is_binary(kind):  # what some writers of Parquet make of text
+        return to_ids(_cast(column, pa.string(), "UTF-8 text"), whole_numbers=whole_numbers)
     if _is_text(kind) and not whole_numbers:
         return column.cast(pa.string())
     return _cast(column, pa.int64(), "a whole number")
@@ -75,7 +77,8 @@ def require_columns(wanted: Iterable[str], present: Iterable[str], where: object
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(is_text or pa.types.is_string_view(kind))
 
 
 def _cast(column: pa.Array, kind: pa.DataType, expected: str) -> pa.Array:

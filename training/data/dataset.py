@@ -61,21 +61,23 @@ class Dataset:
     @cached_property
     def user_ids(self) -> np.ndarray:
         """Original user ids [U], ascending: int64, or str objects."""
-        return self.users["user_id"].to_numpy()
+        ids: np.ndarray = self.users["user_id"].to_numpy()
+        return ids
 
     @cached_property
     def item_ids(self) -> np.ndarray:
         """Original item ids [I], ascending: int64, or str objects."""
-        return self.items["item_id"].to_numpy()
+        ids: np.ndarray = self.items["item_id"].to_numpy()
+        return ids
 
     @property
     def n_users(self) -> int:
-        return self.users.num_rows
+        return int(self.users.num_rows)
 
     @property
     def n_items(self) -> int:
         """Items of the catalogue, with or without events."""
-        return self.items.num_rows
+        return int(self.items.num_rows)
 
     @property
     def n_events(self) -> int:

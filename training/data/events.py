@@ -7,7 +7,7 @@ read by another worker. A gzipped file cannot be cut and is one chunk, decompres
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,7 +185,8 @@ def _faults(events: pa.Table, limits: Limits, has_time: bool) -> dict[str, np.nd
 
 
 def _mask(column: pa.ChunkedArray) -> np.ndarray:
-    return column.fill_null(False).to_numpy()
+    mask: np.ndarray = column.fill_null(False).to_numpy()
+    return mask
 
 
 def _ranges(file: EventFile, chunk_bytes: int) -> Iterable[tuple[int, int]]:
@@ -298,7 +299,9 @@ def _ids(file: EventFile, column: pa.Array) -> pa.Array:
     return ids if numbers is None else numbers
 
 
-def _converted(table: pa.Table, source: str, rows: np.ndarray, convert) -> pa.Array:
+def _converted(
+    table: pa.Table, source: str, rows: np.ndarray, convert: Callable[[pa.Array], pa.Array]
+) -> pa.Array:
     try:
         return convert(_one_array(table[source]))
     except BadValueError as bad:

@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from training.data.dataset import Dataset
-from training.data.features import DAY_S, genre_matrix, time_features
+from training.data.features import genre_matrix, time_features
 from training.data.splits import TEST_SHARE
+from training.model.user_features import DAY_S
 
 DENSITY_CELLS = 40
 COLD_BOUNDS = (1, 5, 10, 20, 50)
@@ -55,18 +56,21 @@ class Exploration:
     @cached_property
     def genre_items(self) -> np.ndarray:
         """Items of each genre, int64 [G]."""
-        return self.genres[1].sum(axis=0)
+        per_genre: np.ndarray = self.genres[1].sum(axis=0)
+        return per_genre
 
     @cached_property
     def genre_events(self) -> np.ndarray:
         """Events of each genre, int64 [G]."""
-        return self.events_per_item @ self.genres[1]
+        per_genre: np.ndarray = self.events_per_item @ self.genres[1]
+        return per_genre
 
     @cached_property
     def genre_pairs(self) -> np.ndarray:
         """The share of the items of a row's genre that have the column's, float64 [G, G]."""
         hot = self.genres[1].astype(np.float64)
-        return (hot.T @ hot) / np.maximum(hot.sum(axis=0), 1)[:, None]
+        share: np.ndarray = (hot.T @ hot) / np.maximum(hot.sum(axis=0), 1)[:, None]
+        return share
 
     @cached_property
     def genre_rating(self) -> np.ndarray:
@@ -75,7 +79,8 @@ class Exploration:
         item, rating = self.data.item[rated], self.data.rating[rated].astype(np.float64)
         total = np.bincount(item, rating, minlength=self.data.n_items) @ self.genres[1]
         count = np.bincount(item, minlength=self.data.n_items) @ self.genres[1]
-        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        mean: np.ndarray = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        return mean
 
     @cached_property
     def months(self) -> tuple[np.ndarray, np.ndarray]:

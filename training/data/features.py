@@ -254,7 +254,8 @@ class ItemSums:
         covariance = self.rating_day_sum / n - day * self.rating_sum / n
         spread = np.sqrt(np.maximum(self.day_square_sum / n - day**2, 0.0))
         apart = spread > 1 / DAY_S  # less than a second is rounding
-        return np.divide(2 * covariance, spread, out=np.zeros(len(n)), where=apart)
+        trend: np.ndarray = np.divide(2 * covariance, spread, out=np.zeros(len(n)), where=apart)
+        return trend
 
 
 def item_features(
@@ -298,7 +299,7 @@ def rating_z_score(user: np.ndarray, rating: np.ndarray, *, n_users: int) -> np.
     known = ~np.isnan(rating)
     who, value = user[known], rating[known].astype(np.float64)
     mean, std = moments(
-        np.bincount(who, minlength=n_users),
+        np.bincount(who, minlength=n_users).astype(np.float64),
         _total(who, value, n_users),
         _total(who, value**2, n_users),
     )

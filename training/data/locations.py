@@ -33,7 +33,7 @@ def file_size(address: str) -> int | None:
 
 
 def is_directory(address: str) -> bool:
-    return _info(address).type == pafs.FileType.Directory
+    return bool(_info(address).type == pafs.FileType.Directory)
 
 
 def list_files(directory: str) -> list[str]:

@@ -149,13 +149,15 @@ def _draw(items: _Items, born: np.ndarray, rng: np.random.Generator) -> np.ndarr
     rank = np.minimum(rank, len(items.ids) - 1)
     lasting = items.favour[rank] % born
     newest = born - 1 - rank % born
-    return np.where(rng.random(len(born), "f4") < NEW_SHARE, newest, lasting)
+    drawn: np.ndarray = np.where(rng.random(len(born), "f4") < NEW_SHARE, newest, lasting)
+    return drawn
 
 
 def _distinct(key: np.ndarray) -> np.ndarray:
     """Ascending; sorting is several times faster here than numpy's unique, which hashes."""
     key.sort()
-    return key[np.concatenate([[True], key[1:] != key[:-1]])]
+    distinct: np.ndarray = key[np.concatenate([[True], key[1:] != key[:-1]])]
+    return distinct
 
 
 def _drop_surplus(

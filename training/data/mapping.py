@@ -18,10 +18,10 @@ items:                    # optional
 """
 
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from training.data.locations import file_size, join, read_bytes
 from training.data.sources import CatalogueFile, Source, generic
@@ -42,6 +42,13 @@ class _Events(_Part):
     time: str | None = None
     rating_range: tuple[float, float] | None = None
 
+    @field_validator("rating_range")
+    @classmethod
+    def _ascends(cls, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+        if bounds is not None and not bounds[0] < bounds[1]:
+            raise ValueError("the lower bound comes first")
+        return bounds
+
 
 class _Items(_Part):
     path: str
@@ -49,11 +56,11 @@ class _Items(_Part):
     title: str | None = None
     categories: str | None = None
     year: str | None = None
-    lists: dict[str, str] = Field(default_factory=dict)
+    lists: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
 
 
 class _Mapping(_Part):
-    entity: str = "item"
+    entity: str = Field("item", min_length=1)
     events: _Events
     items: _Items | None = None
 
@@ -71,7 +78,10 @@ def read_mapping(path: str) -> Source:
     if file_size(path) is None:
         raise UserError(f"{path} does not exist: name a dataset.yaml")
     try:
-        mapping = _Mapping.model_validate(yaml.safe_load(read_bytes(path)))
+        content = yaml.safe_load(read_bytes(path))
+        if not isinstance(content, dict):
+            raise UserError(f"{path} says nothing of events: see docs/data.md for an example")
+        mapping = _Mapping.model_validate(content)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -63,15 +63,21 @@ def detect(directory: str) -> Source:
         ("interactions.parquet", _parquet_copy),
         ("u.data", _hundred_k),
     ):
-        for path in (join(directory, name), join(directory, f"{name}.gz")):
-            if file_size(path) is not None:
-                return read(directory, path)
+        path = _either(directory, name)
+        if path is not None:
+            return read(directory, path)
     names = [path.rsplit("/", 1)[-1] for path in list_files(directory)]
     raise UserError(
         f"{directory} holds no MovieLens data set (no ratings.csv, ratings.dat, "
         f"interactions.parquet or u.data; found: {', '.join(names[:8]) or 'nothing'}): "
         f"name the columns with --user COL --item COL, or write a dataset.yaml"
     )
+
+
+def _either(directory: str, name: str) -> str | None:
+    """The file of that name, or its gzipped form."""
+    paths = (join(directory, name), join(directory, f"{name}.gz"))
+    return next((path for path in paths if file_size(path) is not None), None)
 
 
 def read_movies(file: CatalogueFile) -> pa.Table:
@@ -134,8 +140,7 @@ def _events(
 
 
 def _source(shape: str, events: EventFile, directory: str, catalogue: str) -> Source:
-    paths = (join(directory, catalogue), join(directory, f"{catalogue}.gz"))
-    found = next((path for path in paths if file_size(path) is not None), None)
+    found = _either(directory, catalogue)
     return Source(
         shape=shape,
         entity="movie",
@@ -192,12 +197,12 @@ READERS: dict[str, Callable[[CatalogueFile], pa.Table]] = {
 
 def _tags(directory: str, movies: np.ndarray) -> pa.Array | None:
     """The TAGS_KEPT most used tags of each item in lower case, list<string> [I]."""
-    if file_size(path := join(directory, "tags.csv")) is not None:
+    if (path := _either(directory, "tags.csv")) is not None:
         table = read_text_columns(path)
         require_columns(("movieId", "tag"), table.column_names, path)
         ids = read_ids(table["movieId"], path, "movieId", first_row=2, whole_numbers=True)
         texts = table["tag"]
-    elif file_size(path := join(directory, "tags.dat")) is not None:
+    elif (path := _either(directory, "tags.dat")) is not None:
         rows = [line.split("::") for line in _lines(path)]
         _require_fields(rows, 4, path)
         numbers = pa.array([row[1] for row in rows])
@@ -221,8 +226,8 @@ def _tags(directory: str, movies: np.ndarray) -> pa.Array | None:
 
 def _genome(directory: str, movies: np.ndarray) -> pa.Array | None:
     """Each item's relevance of every tag of the genome, a vector; null where it has none."""
-    path = join(directory, "genome-scores.csv")
-    if file_size(path) is None:
+    path = _either(directory, "genome-scores.csv")
+    if path is None:
         return None
     require_columns(("movieId", "tagId", "relevance"), delimited_header(path)[0], path)
     try:

@@ -7,12 +7,10 @@ makes everything about a bucket's users at once. dataset.py reads the result.
 
 import hashlib
 import json
-import logging
-import pickle
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +38,7 @@ from training.data.ray_session import ray_session
 from training.data.shards import ChunkPlan, ChunkResult, deal_chunks
 from training.data.sources import Source
 from training.data.state import STATE
+from training.data.tasks import run_tasks
 from training.errors import UserError
 
 EVENTS_PER_BUCKET = 1_000_000
@@ -50,7 +49,6 @@ STAGED = ("shards", "rejects")
 """Folders of intermediate files, removed before the directory is renamed into place."""
 
 Report = Callable[[str], None]
-Task = Callable[[pa.Table, Any], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,10 @@ class Dealt:
     @property
     def n_events(self) -> int:
         return sum(result.n_events for result in self.results)
+
+    def rejects(self, staging: Path) -> pa.Table:
+        """All events that were rejected so far."""
+        return collect_rejects(staging, self.first_rows)
 
 
 def prepare(
@@ -93,27 +95,23 @@ def prepare(
         for folder in (*STAGED, STATE):
             (staging / folder).mkdir()
         chunks = plan_chunks(source.events, chunk_bytes)
-        catalogue = read_catalogue(source.catalogue) if source.catalogue else None
-        if text_features:
-            report("Embedding texts of items")
-            catalogue = _with_text(catalogue)
-        if previous:
-            catalogue = join_catalogues(previous, catalogue)
-            n_buckets = previous.n_buckets
-        else:
-            n_buckets = _n_buckets(source, events_per_bucket)
+        catalogue = _catalogue(source, previous, text_features, report)
+        n_buckets = previous.n_buckets if previous else _n_buckets(source, events_per_bucket)
         report("Starting Ray")
-        with ray_session(OBJECT_STORE_BYTES, cpus), _quiet_ray_data():
-            dealt = _deal(source, chunks, n_buckets, staging, report)
-            check_rejects(collect_rejects(staging, dealt.first_rows), dealt.n_events, max_rejects)
-            plan, items = _plan(source, dealt, catalogue, previous, staging)
-            _make(plan, n_buckets, report)
-        rejects = collect_rejects(staging, dealt.first_rows)  # now with the repeats
-        check_rejects(rejects, dealt.n_events, max_rejects)
-        if previous:
-            rejects = pa.concat_tables([previous.rejects, rejects])
-        report("Writing users, items and statistics")
-        statistics = _describe(source, plan, items, rejects, staging)
+        with ThreadPoolExecutor(1) as beside:
+            with ray_session(OBJECT_STORE_BYTES, cpus):
+                dealt = _deal(source, chunks, n_buckets, staging, report)
+                check_rejects(dealt.rejects(staging), dealt.n_events, max_rejects)
+                plan, items = _plan(source, dealt, catalogue, previous, staging)
+                _make(plan, n_buckets, report)
+                rejects = dealt.rejects(staging)  # now with the repeats
+                check_rejects(rejects, dealt.n_events, max_rejects)
+                if previous:
+                    rejects = pa.concat_tables([previous.rejects, rejects])
+                report("Writing users, items and statistics")
+                # Beside the end of Ray's processes, which takes them a second or two.
+                described = beside.submit(_describe, source, plan, items, rejects, staging)
+            statistics = described.result()
         statistics["layout"]["buckets"] = n_buckets
         statistics["erasures"] = source.erasures or (previous and previous.erasures)
         statistics["event_log"] = source.log_position or (previous and previous.log_position)
@@ -122,6 +120,17 @@ def prepare(
             shutil.rmtree(staging / folder)
         (staging / MARKER).write_text(json.dumps(statistics, indent=2) + "\n", "utf-8")
     return statistics
+
+
+def _catalogue(
+    source: Source, previous: Previous | None, text_features: bool, report: Report
+) -> pa.Table | None:
+    """What is known of the items; what is appended to knows them all."""
+    catalogue = read_catalogue(source.catalogue) if source.catalogue else None
+    if text_features:
+        report("Embedding texts of items")
+        catalogue = _with_text(catalogue)
+    return join_catalogues(previous, catalogue) if previous else catalogue
 
 
 def _describe(
@@ -155,8 +164,9 @@ def _deal(
     limits = Limits(source.rating_range, int(time.time()))
     plan = ChunkPlan(source, limits, n_buckets, staging)
     rows = [asdict(chunk) for chunk in chunks]
+    report(f"Reading and checking events: {len(chunks)} parts")
     results: list[ChunkResult] = []
-    for result in _run(deal_chunks, rows, plan):
+    for result in run_tasks(deal_chunks, rows, plan):
         results.append(result)
         report(f"Reading and checking events: {len(results)} of {len(chunks)} parts")
     results.sort(key=lambda result: result.chunk)
@@ -218,52 +228,16 @@ def _plan(
 
 def _make(plan: BucketPlan, n_buckets: int, report: Report) -> None:
     """Write all buckets; UserError when one could not be written."""
+    report(f"Ordering events by user: {n_buckets} buckets")
     done: list[BucketResult] = []
-    for result in _run(make_buckets, [{"bucket": number} for number in range(n_buckets)], plan):
+    for result in run_tasks(
+        make_buckets, [{"bucket": number} for number in range(n_buckets)], plan
+    ):
         done.append(result)
         report(f"Ordering events by user: {len(done)} of {n_buckets} buckets")
     for result in sorted(done, key=lambda result: result.bucket):
         if result.problem is not None:
             raise UserError(result.problem)
-
-
-def _run(task: Task, rows: list[dict[str, int]], plan: Any) -> Iterator[Any]:
-    """Results of `task` on each row, as they come. Each row is a Ray task of its own."""
-    import ray
-    import ray.data
-
-    shared = ray.put(plan)  # shipped to each worker once, not with each task
-    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _call,
-        batch_size=None,
-        batch_format="pyarrow",
-        fn_kwargs={"task": task, "shared": shared},
-    )
-    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for pickled in batch["result"].to_pylist():
-            yield pickle.loads(pickled)
-
-
-def _call(batch: pa.Table, task: Task, shared: Any) -> pa.Table:
-    import ray
-
-    return task(batch, ray.get(shared))
-
-
-@contextmanager
-def _quiet_ray_data() -> Iterator[None]:
-    """Ray Data without its own bars and log lines: `report` tells how far the command is."""
-    from ray.data import DataContext
-
-    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
-    bars, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = bars
-        logger.setLevel(level)
 
 
 def _fingerprint(source: Source, dealt: Dealt, previous: Previous | None) -> str:

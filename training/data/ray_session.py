@@ -33,7 +33,7 @@ def ray_session(object_store_bytes: int, cpus: int | None = None) -> Iterator[in
             **({} if os.environ.get("RAY_ADDRESS") else _local(object_store_bytes, cpus)),
         )
     try:
-        yield int(ray.cluster_resources().get("CPU", 1))
+        yield int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     finally:
         if started:
             ray.shutdown()

@@ -106,20 +106,22 @@ def bucket_of(ids: pa.Array | pa.ChunkedArray, n_buckets: int) -> np.ndarray:
     coded = ids.dictionary_encode()
     numbers = np.array([_number_of(text) for text in coded.dictionary.to_pylist()], np.uint64)
     buckets = (_mix(numbers) % np.uint64(n_buckets)).astype(np.uint16)
-    return buckets[coded.indices.to_numpy()]
+    per_event: np.ndarray = buckets[coded.indices.to_numpy()]
+    return per_event
 
 
-def of_erased(events: pa.Table, erased: tuple[tuple[str, int], ...]) -> np.ndarray:
+def of_erased(events: pa.Table, erasures: tuple[tuple[str, int], ...]) -> np.ndarray:
     """Which events [E] are of an erased user, of up to the erasure or of no known time."""
-    users, until = zip(*erased, strict=True)
+    users, until = zip(*erasures, strict=True)
     row = pc.index_in(events["user"].cast(pa.string()), value_set=pa.array(users, pa.string()))
     limit = pa.array(until, pa.int64()).take(row.combine_chunks())
     early = pc.less_equal(events["timestamp"], limit).fill_null(True)
-    return np.asarray(row.is_valid()) & np.asarray(early)
+    erased: np.ndarray = np.asarray(row.is_valid()) & np.asarray(early)
+    return erased
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd", compression_level=1)
+    pq.write_table(table, path, compression="zstd", compression_level=1, use_dictionary=False)
 
 
 def reject_table(
@@ -217,4 +219,5 @@ def _mix(value: np.ndarray) -> np.ndarray:
     """splitmix64's finaliser: neighbouring ids go to unrelated buckets. uint64 to uint64."""
     for shift, multiplier in zip((30, 27), MULTIPLIERS, strict=True):
         value = (value ^ (value >> np.uint64(shift))) * np.uint64(multiplier)
-    return value ^ (value >> np.uint64(31))
+    mixed: np.ndarray = value ^ (value >> np.uint64(31))
+    return mixed

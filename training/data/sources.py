@@ -103,6 +103,10 @@ def generic(
     """Any csv or Parquet file of events, plain or gzipped, or a directory of such files."""
     path = str(path)
     columns = Columns(user, item, rating, time)
+    named = columns.present
+    repeated = next((name for name in named if named.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{path}: column {repeated!r} is named for two things: name two columns")
     if file_size(path) is not None:
         paths = [path]
     elif is_directory(path):
@@ -172,6 +176,8 @@ def delimited_header(path: str) -> tuple[list[str], str]:
         raise UserError(f"{path} is not UTF-8 text: {error.reason}") from error
     if not line.strip():
         raise UserError(f"{path} is empty: a header line and events are needed")
+    if "\r" in line.rstrip("\r\n"):
+        raise UserError(f"{path} ends its lines with CR alone: convert them to LF or CRLF")
     delimiter = max(DELIMITERS, key=line.count)
     names = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter))
     repeated = next((name for name in names if names.count(name) > 1), None)

@@ -30,7 +30,6 @@ TRAIN, VALIDATION, TEST, DROPPED = 0, 1, 2, -1
 PROTOCOLS = ("leave-one-out", "user-temporal", "user-random", "global-temporal")
 
 TEST_SHARE = 5  # one in five events of a user, under user-temporal and user-random
-VALIDATION_SHARE = 10  # one in ten events of the train part
 GLOBAL_TRAIN_SHARE = 0.9  # of all events, under global-temporal
 LEAVE_ONE_OUT_CORE = 5
 
@@ -53,7 +52,7 @@ def split(
     *,
     k_core: int | None = None,
     seed: int = 0,
-    validation_users: int = 1000,
+    validation_users: int = 2000,
 ) -> Split:
     """Cut `dataset` by `protocol`, one of PROTOCOLS.
 
@@ -126,7 +125,7 @@ def _per_user(
         ordered = rank.copy()
         rank[drawn] = ordered
     n_train = count - count // TEST_SHARE
-    n_validation = np.maximum(n_train // VALIDATION_SHARE, 1)
+    n_validation = np.maximum(n_train // TEST_SHARE, 1)
     fold = np.where(rank >= n_train, TEST, TRAIN).astype(np.int8)
     sampled = _sample_users(user[n_train >= 2], rng, validation_users)
     held = np.isin(user, sampled) & (rank < n_train) & (rank >= n_train - n_validation)
@@ -163,7 +162,8 @@ def _global_temporal(
 
 def _is_warm(index: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Whether the user or item of each event has an event among `before` (bool [E])."""
-    return (np.bincount(index[before], minlength=index.max() + 1) > 0)[index]
+    known: np.ndarray = (np.bincount(index[before], minlength=index.max() + 1) > 0)[index]
+    return known
 
 
 def _sample_users(user: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:

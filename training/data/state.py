@@ -60,17 +60,23 @@ def read_user_sums(path: Path, held_out: bool) -> tuple[np.ndarray, UserSums]:
     table = pq.read_table(path)
     table = table.filter(pc.equal(table["held_out"], held_out)).combine_chunks()
     users = table["user_idx"].to_numpy()
-    columns = [table[field.name].to_numpy() for field in fields(UserSums)[:-1]]
+    columns = {field.name: table[field.name].to_numpy() for field in fields(UserSums)[:-1]}
     counts = table["genre_counts"].combine_chunks().flatten().to_numpy()
-    return users, UserSums(*columns, counts.reshape(len(users), len(counts) // len(users)))
+    columns["genre_counts"] = counts.reshape(len(users), len(counts) // len(users))
+    return users, UserSums(**columns)
 
 
 def read_item_sums(path: Path, held_out: bool, n_items: int) -> ItemSums:
     """The sums of all items that a bucket left behind, [I]."""
+    sums = ItemSums.empty(n_items)
+    add_item_sums(sums, path, held_out)
+    return sums
+
+
+def add_item_sums(sums: ItemSums, path: Path, held_out: bool) -> None:
+    """Add what a bucket left behind to `sums`, in place."""
     table = pq.read_table(path)
     table = table.filter(pc.equal(table["held_out"], held_out))
-    index = table["item_idx"].to_numpy()
-    sums = ItemSums.empty(n_items)
+    index = table["item_idx"].to_numpy()  # each once
     for field in fields(ItemSums):
-        getattr(sums, field.name)[index] = table[field.name].to_numpy()
-    return sums
+        getattr(sums, field.name)[index] += table[field.name].to_numpy()

@@ -226,7 +226,8 @@ class _ItemDraw:
         start = self._world.start[cluster]
         size = self._world.start[cluster + 1] - start
         step = self._rng.integers(1, self._planted.longest_step + 1, len(last))
-        return start + (last - start + step) % size
+        chosen: np.ndarray = start + (last - start + step) % size
+        return chosen
 
     def in_cluster(self, cluster: np.ndarray) -> np.ndarray:
         """By popularity within each cluster."""
@@ -246,7 +247,8 @@ def _first_unseen(seen: np.ndarray, item: np.ndarray) -> np.ndarray:
     """For each row of `seen` bool [N, I] the first unseen item from `item` on, as a ring."""
     n_items = seen.shape[1]
     ring = (item[:, None] + np.arange(n_items)) % n_items
-    return (item + np.take_along_axis(seen, ring, axis=1).argmin(axis=1)) % n_items
+    fresh: np.ndarray = (item + np.take_along_axis(seen, ring, axis=1).argmin(axis=1)) % n_items
+    return fresh
 
 
 def _ratings(
@@ -260,7 +262,8 @@ def _ratings(
     habit = rng.normal(0.0, 0.35, user.max() + 1)
     stars = 3.1 + habit[user] + world.quality[item] + 0.9 * on_taste
     stars += rng.normal(0.0, 0.6, len(user))
-    return np.clip(np.round(stars * 2) / 2, 0.5, 5.0)
+    rounded: np.ndarray = np.clip(np.round(stars * 2) / 2, 0.5, 5.0)
+    return rounded
 
 
 def _timestamps(lengths: np.ndarray, years: int, rng: np.random.Generator) -> np.ndarray:
@@ -277,7 +280,10 @@ def _timestamps(lengths: np.ndarray, years: int, rng: np.random.Generator) -> np
     # A history longer than the whole period is squeezed into it.
     squeeze = np.minimum(1.0, 0.95 * span / np.maximum(duration, 1.0))
     begin = LAST_MOMENT - span + rng.random(len(lengths)) * (span - duration * squeeze)
-    return (np.repeat(begin, lengths) + elapsed * np.repeat(squeeze, lengths)).astype(np.int64)
+    moment: np.ndarray = (np.repeat(begin, lengths) + elapsed * np.repeat(squeeze, lengths)).astype(
+        np.int64
+    )
+    return moment
 
 
 def _write_movies(

@@ -1,7 +1,8 @@
 """A user tower whose history encoder is a small causal transformer.
 
 Shape legend: B users, L history length, H heads, D = 128, T predicted positions. The same
-interface and files as the tower of decayed sums in two_tower.py; `load_tower` opens either.
+interface and files as the tower of decayed sums in two_tower.py; blend.py's `load_tower` opens
+either.
 """
 
 import json
@@ -175,11 +176,3 @@ class _Block(nn.Module):
         """Added to the scores, [b, H, t, L], of ages [b, 1, t, L]; -inf for what comes later."""
         rate = float(np.log(2)) / self.log_half_life.exp()[:, None, None]
         return (-rate * age).masked_fill(age < 0, -torch.inf)
-
-
-def load_tower(directory: Path) -> UserTower:
-    """The user tower that was saved there, of whichever kind; OSError or ValueError when broken."""
-    settings = json.loads((directory / "tower.json").read_text())
-    if settings.get("encoder") == "transformer":
-        return TransformerTower.load(directory)
-    return UserTower.load(directory)

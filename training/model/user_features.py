@@ -24,7 +24,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class UserTotals:
-    """Sums over events, each float64 [U]. Times are unix seconds, inf and -inf without events."""
+    """Sums over events, each float64 [U]. Times are unix seconds, inf and -inf, or NaN, without any."""
 
     n_events: Doubles
     n_rated: Doubles
@@ -40,8 +40,8 @@ class UserTotals:
             self.n_rated,
             self.rating_sum,
             self.rating_square_sum,
-            np.minimum(self.first_time, min(times, default=np.inf)),
-            np.maximum(self.last_time, max(times, default=-np.inf)),
+            np.fmin(self.first_time, min(times, default=np.inf)),
+            np.fmax(self.last_time, max(times, default=-np.inf)),
         )
 
 

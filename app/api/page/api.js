@@ -2,6 +2,21 @@
 // line for the reader, except an abort by the page itself, which stays an AbortError.
 
 const TIMEOUT_MS = 15_000;
+const KEY = "marquee-key"; // where keys are on; gone with the tab
+
+/** The key that every call shows; an empty one forgets it. */
+export function useKey(key) {
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+}
+
+function headers(body) {
+  const key = sessionStorage.getItem(KEY);
+  return {
+    ...(body ? { "content-type": "application/json" } : {}),
+    ...(key ? { authorization: `Bearer ${key}` } : {}),
+  };
+}
 
 export class ApiError extends Error {
   constructor(message, { status = 0, field = null } = {}) {
@@ -9,6 +24,11 @@ export class ApiError extends Error {
     this.name = "ApiError";
     this.status = status; // 0: no answer at all
     this.field = field;
+  }
+
+  /** Whether another key is what it takes. */
+  get wantsKey() {
+    return this.status === 401 || this.status === 403;
   }
 
   /** Whether the same request may well succeed later. */
@@ -40,7 +60,7 @@ async function request(path, { query = {}, body = null, signal = null } = {}) {
   try {
     response = await fetch(url, {
       method: body ? "POST" : "GET",
-      headers: body ? { "content-type": "application/json" } : {},
+      headers: headers(body),
       body: body && JSON.stringify(body),
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });

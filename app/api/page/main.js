@@ -95,8 +95,23 @@ class Page {
   }
 }
 
+/** Ask for the key that this service wants, and start again with it. */
+function askForKey() {
+  const form = byId("key-form");
+  form.hidden = false;
+  byId("key").focus();
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    api.useKey(byId("key").value.trim());
+    byId("key").value = "";
+    start();
+  };
+}
+
 async function start() {
   try {
+    clearError(byId("page-error"));
+    byId("key-form").hidden = true;
     const [info, { users }] = await Promise.all([api.info(), api.users(SUGGESTED_USERS)]);
     const page = new Page(info, users);
     byId("model").textContent = `Model ${info.model_version}`;
@@ -104,6 +119,7 @@ async function start() {
     await page.open(page.users.current());
   } catch (error) {
     showError(byId("page-error"), error, start);
+    if (error.wantsKey) askForKey();
   }
 }
 

@@ -72,7 +72,7 @@ export class Slate {
     const old = new Map([...this.#list.querySelectorAll("[data-key]")]
       .map((element) => [element.dataset.key, element.getBoundingClientRect()]));
     const place = this.#focusPlace();
-    const scores = items.map((item) => item.score);
+    const scores = items.map((item) => item.score).filter((score) => score !== null);
     const [low, high] = [Math.min(...scores), Math.max(...scores)];
     let arrivals = 0;
     this.#list.replaceChildren(...items.map((item) => {
@@ -80,7 +80,7 @@ export class Slate {
       const arrived = after !== null && !old.has(key);
       arrivals += arrived ? 1 : 0;
       // The best has a full bar and the last a short one: scores have no fixed scale.
-      const share = high > low ? 0.15 + 0.85 * (item.score - low) / (high - low) : 1;
+      const share = high > low && item.score !== null ? 0.15 + 0.85 * (item.score - low) / (high - low) : 1;
       return card(item, { key, genres: this.info.genres, actions: this.actions, share, arrived });
     }));
     this.#say(items.length, after, arrivals);

@@ -17,10 +17,20 @@ application, the workers run it. */}}
 {{- end -}}
 
 {{- define "marquee.redisEnv" -}}
-{{- $urls := dict "state" "REDIS_URL" "cache" "REDIS_CACHE_URL" -}}
-{{- range $role := tuple "state" "cache" }}
-{{- $redis := index $.Values.redis $role }}
-{{- $name := index $urls $role }}
+{{ include "marquee.stateEnv" . }}
+{{ include "marquee.redisUrl" (list . "cache" "REDIS_CACHE_URL") }}
+{{- end -}}
+
+{{- define "marquee.stateEnv" -}}
+{{ include "marquee.redisUrl" (list . "state" "REDIS_URL") }}
+{{- end -}}
+
+{{/* Call with (list $ role variable). */}}
+{{- define "marquee.redisUrl" -}}
+{{- $ := index . 0 -}}
+{{- $role := index . 1 -}}
+{{- $name := index . 2 -}}
+{{- $redis := index $.Values.redis $role -}}
 {{- if $redis.enabled }}
 - name: MARQUEE_{{ upper $role }}_PASSWORD
   valueFrom:
@@ -38,7 +48,6 @@ application, the workers run it. */}}
 {{- else if $redis.externalUrl }}
 - name: {{ $name }}
   value: {{ $redis.externalUrl | quote }}
-{{- end }}
 {{- end }}
 {{- end -}}
 

@@ -11,6 +11,7 @@ from app.erasing import Eraser
 from app.live import Live
 from app.metrics import Metrics
 from app.models import Model
+from app.pages import Pages
 from app.pipeline import Limits, Recommender
 from app.service import Service
 from tests.bundles import tiny_bundle
@@ -65,6 +66,7 @@ class World:
             batches_in_flight=2,
             live=self.live,
             eraser=Eraser(self.state, self.stream, self.cache, None),
+            pages=Pages(self.cache),
             max_wait_s=5.0,
         )
 

@@ -153,13 +153,14 @@ async def test_openapi_describes_every_route(client):
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert {"/recommend", "/feedback", "/similar/{item_id}", "/popular", "/items"} <= set(paths)
     body = paths["/recommend"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body["properties"]["num_recommendations"]["maximum"] == 10_000
+    assert body["anyOf"][0] == {"$ref": "#/components/schemas/RecommendRequest"}
 
 
 @pytest.mark.parametrize(
     ("body", "field"),
     [
         ({}, "user_id"),
+        ({"user_id": "a\nb"}, "user_id"),
         ({"user_id": None}, "user_id"),
         ({"user_id": True}, "user_id"),
         ({"user_id": 1.5}, "user_id"),
@@ -173,8 +174,6 @@ async def test_openapi_describes_every_route(client):
         ({"user_id": 1, "num_recommendatons": 10}, "num_recommendatons"),
         ({"user_id": 1, "filters": {"genre": ["x"]}}, "filters.genre"),
         ({"user_id": 1, "filters": {"genres": "Comedy"}}, "filters.genres"),
-        ({"user_id": 1, "filters": {"genres": ["No such"]}}, "filters.genres"),
-        ({"user_id": 1, "filters": {"years": [2000, 1990]}}, "filters"),
         ({"user_id": 1, "filters": {"years": ["x", 1990]}}, "filters.years.0"),
         ({"user_id": 1, "filters": {"min_rating": "good"}}, "filters.min_rating"),
         ({"user_id": 1, "exclude_watched": "yes"}, "exclude_watched"),
@@ -233,7 +232,7 @@ async def test_bad_feedback_names_its_field(client, event, status, field):
         ("/similar/1?limit=0", 422, "limit"),
         ("/api/v1/recommendations/1?limit=10001", 422, "limit"),
         ("/popular?limit=x", 422, "limit"),
-        ("/popular?genre=No%20such", 422, "filters.genres"),
+        ("/popular?genre=No%20such", 404, "filters.genres"),
         ("/items", 422, "q"),
         ("/nowhere", 404, None),
     ],

@@ -6,7 +6,7 @@ import pytest
 from app.cache_keys import user_prefix
 from app.domain import Event, EventType, Query, StreamEntry
 from app.erasing import Eraser
-from app.errors import DependencyUnavailable
+from app.errors import CursorExpired, CursorUnknown, DependencyUnavailable
 
 
 @pytest.fixture
@@ -30,6 +30,17 @@ async def test_a_user_of_the_bundle_is_unknown_once_erased_and_the_cache_is_empt
     assert rows(after) == rows(nobody)
     assert await service.history(user, 100) == []
     assert receipt.removed["state"] == 0
+
+
+async def test_the_pages_of_an_erased_user_are_gone(world, user):
+    service = world.service()
+    cursor = (await service.first_page(Query(user, limit=2))).next_cursor
+    with pytest.raises(CursorUnknown):
+        await service.next_page("nobody", cursor, None)
+    receipt = await service.erase(user)
+    assert receipt.removed["cache"] == 2  # the slate and what its pages are read from
+    with pytest.raises(CursorExpired):
+        await service.next_page(user, cursor, None)
 
 
 async def test_feedback_after_that_starts_a_new_and_empty_user(world, user, bundle):

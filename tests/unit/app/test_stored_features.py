@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from app.domain import EventType, Query, StoredUser, UserEvents
+from app.domain import EventType, Query, SearchFilter, StoredUser, UserEvents
+from app.stages import rerank
 from app.stages.history import batch_histories, known
 from app.stages.user_features import stored_inputs
 from training.data.event_log import positives
 from training.data.features import UserSums, user_features
-from training.model.ranking import USER_INPUTS
+from training.model.ranking import USER_INPUTS, ranker_features
 
 AS_OF = 1_700_000_000
 ITEMS = 40
@@ -64,44 +65,48 @@ def test_online_features_are_those_of_training_over_the_same_events(seed):
     )
     every = [*times, *old, *new]
     expected = offline(every, [*ratings, *[np.nan] * len(old + new)], max([AS_OF, *new]))
-    assert stored_inputs(state).tolist() == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    assert stored_inputs(state.stored, state).tolist() == pytest.approx(
+        expected, rel=1e-6, nan_ok=True
+    )
 
 
-def test_a_store_that_is_newer_than_the_bundle_gives_the_history(bundle):
+def test_a_store_that_is_newer_than_the_bundle_gives_the_history_and_an_older_one_nothing(bundle):
     user = int(bundle.user_ids[0])
     item_ids = tuple(bundle.items.ids[:2])
     state = UserEvents(stored=replace(stored_of([1], [4.0], "0-0"), item_ids=item_ids))
     manifest = bundle.manifest
 
-    def history(time_range):
+    def now(time_range):
         data = manifest.data.model_copy(update={"statistics": {"time_range": time_range}})
         dated = replace(bundle, manifest=manifest.model_copy(update={"data": data}))
-        return known(dated, Query(user), state).history.tolist()
+        found = known(dated, Query(user), state)
+        return found.history.tolist(), found.features is not None
 
-    assert history([0, AS_OF - 1]) == [0, 1]
-    assert history([0, AS_OF]) == bundle.history(user).tolist()
-    assert history(None) == bundle.history(user).tolist()
+    of_bundle = bundle.history(user).tolist()
+    assert now([0, AS_OF - 1]) == ([0, 1], True)
+    assert now([0, AS_OF]) == (of_bundle, True)
+    assert now([0, AS_OF + 1]) == (of_bundle, False)
+    assert now(None) == (of_bundle, False)
 
 
-async def test_the_ranker_reads_the_stored_features_of_those_who_have_them(world, bundle):
-    users = [int(user) for user in bundle.user_ids[:2]]
-    row = bundle.user_features[0]
-    queries = [Query(user) for user in users]
+async def test_the_ranker_reads_the_stored_features_of_those_who_have_them(
+    world, bundle, monkeypatch
+):
+    read = []
+
+    def noting(*inputs):
+        read.append(inputs[-1].copy())
+        return ranker_features(*inputs)
+
+    monkeypatch.setattr(rerank, "ranker_features", noting)
+    queries = [Query(int(user)) for user in bundle.user_ids[:2]]
     plain = batch_histories([known(bundle, query, UserEvents()) for query in queries])
     assert plain.features is None
-    same = replace(plain, features=np.stack([row, np.full_like(row, np.nan)]))
-    other = replace(plain, features=np.stack([row + 5, np.full_like(row, np.nan)]))
-    candidates = await world.stages.retrieve(
-        bundle.version, await world.stages.embed(bundle.version, plain), [_all(), _all()], [9, 9]
-    )
-    scores = [await world.stages.rank("1", histories, candidates) for histories in
-              (plain, same, other)]  # fmt: skip
-    assert np.array_equal(scores[0], scores[1])
-    assert not np.array_equal(scores[0][0], scores[2][0])
-    assert np.array_equal(scores[0][1], scores[2][1])
-
-
-def _all():
-    from app.domain import SearchFilter
-
-    return SearchFilter()
+    stored = np.arange(len(USER_INPUTS), dtype=np.float32)
+    both = replace(plain, features=np.stack([stored, np.full_like(stored, np.nan)]))
+    vectors = await world.stages.embed("1", plain)
+    candidates = await world.stages.retrieve("1", vectors, [SearchFilter()] * 2, [9, 9])
+    for histories in (plain, both):
+        await world.stages.rank("1", histories, candidates)
+    assert np.array_equal(read[0], bundle.user_features[:2])
+    assert np.array_equal(read[1], [stored, bundle.user_features[1]])

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from bench.commands import prepare as bench_command
 from bench.prepare import bench_prepare
 from bench.prepare_engines import with_polars
 from tests.chunks import prepare_inline
@@ -63,11 +64,18 @@ def test_the_benchmark_prints_one_document_with_every_figure(tmp_path):
         assert {"seconds", "peak_mb", "events_per_s"} <= set(figures[engine]), figures[engine]
         assert figures[engine]["peak_mb"] > 0
     assert set(figures["ratios"]) == {"polars"}
+    assert list(figures["ray"]["stages_s"]) == ["starting", "reading", "ordering", "writing"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cpus", ["0", "two", "1,", "999999"])
+def test_a_number_of_cores_that_is_none_or_not_there_is_named(tmp_path, cpus):
+    with pytest.raises(UserError, match="--cpus"):
+        bench_command(cpus=cpus, folder=tmp_path)
 
 
 def test_an_unknown_engine_is_named(tmp_path):
     with pytest.raises(UserError, match="--engines 'dask' is unknown"):
         bench_prepare(
-            "ml-1m", scale=1.0, engines=("dask",), cpus=1, folder=tmp_path, report=lambda step: None
+            "ml-1m", scale=1.0, engines=("dask",), cpus=(1,), folder=tmp_path, report=print
         )

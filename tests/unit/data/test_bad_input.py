@@ -155,6 +155,8 @@ def test_the_share_of_rejects_can_be_set(tmp_path, prepare):
     [
         ("events: {path: e.csv, user: u}", "events.item: field required"),
         ("events: {path: e.csv, user: u, item: i, colour: x}", "events.colour: extra inputs"),
+        ("", "says nothing of events"),
+        ("events: {path: e.csv, user: u, item: i, rating_range: [5, 1]}", "the lower bound"),
         ("events: [", "line .* is not YAML"),
         ("events: {path: gone.csv, user: u, item: i}", "gone.csv does not exist"),
     ],
@@ -173,3 +175,27 @@ def test_vectors_of_differing_length_are_refused(tmp_path, prepare):
     catalogue = CatalogueFile(str(tmp_path / "i.parquet"), "columns", "i")
     source = generic(str(tmp_path / "e.csv"), user="u", item="i", catalogue=catalogue)
     _refused(prepare, source, tmp_path / "data", "'v' holds vectors of 1 to 2 numbers")
+
+
+def test_lines_that_end_with_cr_alone_are_refused(tmp_path):
+    (tmp_path / "e.csv").write_bytes(b"u,i\r1,2\r3,4\r")
+    with pytest.raises(UserError, match="e.csv ends its lines with CR alone"):
+        generic(str(tmp_path / "e.csv"), user="u", item="i")
+
+
+def test_one_column_cannot_be_two_things(tmp_path):
+    (tmp_path / "e.csv").write_text("u,i\n1,2\n")
+    with pytest.raises(UserError, match="column 'u' is named for two things"):
+        generic(str(tmp_path / "e.csv"), user="u", item="u")
+
+
+def test_text_that_parquet_holds_as_bytes_is_an_id(tmp_path, prepare):
+    pq.write_table(pa.table({"u": [b"a", b"b"], "i": ["x", "y"]}), tmp_path / "e.parquet")
+    prepare(generic(str(tmp_path / "e.parquet"), user="u", item="i"), tmp_path / "data")
+    assert dataset.load(tmp_path / "data").user_ids.tolist() == ["a", "b"]
+
+
+def test_no_event_left_is_said_so(tmp_path, prepare):
+    source = _movielens(tmp_path / "raw", HEADER + ",1,4,10\n")
+    with pytest.raises(UserError, match="1 of 1 events are rejected, and none is left"):
+        prepare(source, tmp_path / "data", max_rejects=1.0)

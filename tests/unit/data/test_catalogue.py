@@ -157,3 +157,33 @@ def test_named_fields_take_the_place_of_the_usual_names(tmp_path):
             "year": 1920,
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "values"),
+    [
+        ("i,year\n1,1999.0\n2,\n", "year", [1999, None]),
+        (
+            'i,moods\n1,"[""calm"", ""wild""]"\n2,"[""wild""]"\n',
+            "moods",
+            [["calm", "wild"], ["wild"]],
+        ),
+        ("i,genres\n1,War|Drama\n2,\n", "genres", [["War", "Drama"], []]),
+    ],
+)
+def test_values_are_read_as_people_write_them(tmp_path, text, column, values):
+    (tmp_path / "items.csv").write_text(text)
+    table = read_catalogue(CatalogueFile(str(tmp_path / "items.csv"), "columns", "i"))
+    assert table[column].to_pylist() == values
+
+
+def test_a_number_that_is_no_year_is_named(tmp_path):
+    (tmp_path / "items.csv").write_text("i,year\n1,1999\n2,99999999999\n")
+    with pytest.raises(UserError, match="row 3, column 'year': 99999999999 is no year"):
+        read_catalogue(CatalogueFile(str(tmp_path / "items.csv"), "columns", "i"))
+
+
+def test_categories_may_be_numbers(tmp_path):
+    pq.write_table(pa.table({"i": [1, 2], "genres": [7, None]}), tmp_path / "items.parquet")
+    table = read_catalogue(CatalogueFile(str(tmp_path / "items.parquet"), "columns", "i"))
+    assert table["genres"].to_pylist() == [["7"], []]

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.model.transformer import TransformerConfig, TransformerTower, load_tower
+from training.model.blend import load_tower
+from training.model.transformer import TransformerConfig, TransformerTower
 from training.model.two_tower import DIMENSION, ItemTower, TowerConfig, UserTower
 
 ITEMS = 30

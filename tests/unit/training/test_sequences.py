@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 from training.sequences import Sequences
 
 
-def sequences(lengths, window=5, ahead=1, shuffled=False):
+def sequences(lengths, window=5, ahead=1, decay=0.0, shuffled=False):
     """Users whose items are 100 * user + place, so that a number says where it comes from."""
     item = [100 * user + place for user, length in enumerate(lengths) for place in range(length)]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Sequences(
-        np.array(item, np.int32), offsets, window=window, ahead=ahead, shuffled=shuffled
-    )
+    options = {"window": window, "ahead": ahead, "decay": decay, "shuffled": shuffled}
+    return Sequences(np.array(item, np.int32), offsets, **options)
 
 
 def predictions(batches):
@@ -102,3 +101,11 @@ def test_several_targets_share_a_position_and_stop_at_the_users_end():
     torch.testing.assert_close(batch.weights[user, 0], torch.full((3,), 1 / 3))
     assert batch.weights[user, 2].tolist() == [1, 0, 0]
     assert torch.all(batch.weights.sum(dim=2)[batch.weights.any(dim=2)] == 1)
+
+
+def test_targets_further_ahead_count_less_and_together_one():
+    made = sequences([4], ahead=3, decay=1.0)
+    (batch,) = made.batches(batch_positions=10, seed=0, epoch=0)
+    shares = np.array([1, 1 / 2, 1 / 3])
+    expected = [shares / shares.sum(), [2 / 3, 1 / 3, 0], [1, 0, 0]]
+    np.testing.assert_allclose(batch.weights[0, :3], expected, rtol=1e-5)

@@ -73,9 +73,9 @@ groups:
         annotations:
           summary: A Ray node has used more than 90% of its memory.
       - alert: MarqueeTrainingFailed
-        expr: sum by (job_name) (kube_job_status_failed{job_name=~".*-(nightly|bootstrap)-.*"}) > 0
+        expr: sum by (job_name) (kube_job_status_failed{job_name=~".*-(nightly|bootstrap|events)-.*"}) > 0
         for: 1m
         labels: {severity: warning}
         annotations:
-          summary: {{ "The training job {{ $labels.job_name }} failed." | quote }}
+          summary: {{ "The job {{ $labels.job_name }} failed." | quote }}
 {{- end -}}

@@ -12,6 +12,34 @@
 {{- toJson $words -}}
 {{- end -}}
 
+{{/* Where feedback lands for the next training; nothing where there is none. */}}
+{{- define "marquee.feedbackLog" -}}
+{{- $state := .Values.redis.state -}}
+{{- if and .Values.training.feedback.enabled (or $state.enabled $state.externalUrl $state.existingSecret) -}}
+{{- .Values.training.feedback.log | default (printf "%s/log" (.Values.store.url | default "/store" | trimSuffix "/")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Copies what the state's Redis has and the log has not. */}}
+{{- define "marquee.exportContainer" -}}
+{{- $feedback := .Values.training.feedback -}}
+- name: export-events
+  image: {{ include "marquee.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command: {{ list "marquee" "events" "export" "--log" (include "marquee.feedbackLog" .) "--keep-hours" (include "marquee.plain" $feedback.keepHours) | toJson }}
+  env:
+    {{- include "marquee.storeEnv" . | nindent 4 }}
+    {{- include "marquee.stateEnv" . | nindent 4 }}
+  resources:
+    {{- include "marquee.resources" $feedback | nindent 4 }}
+  securityContext:
+    {{- include "marquee.containerSecurity" . | nindent 4 }}
+  volumeMounts:
+    - name: tmp
+      mountPath: /tmp
+    {{- include "marquee.storeMount" . | nindent 4 }}
+{{- end -}}
+
 {{- define "marquee.ratingsVolume" -}}
 {{- with .Values.training.data.existingClaim }}
 - name: ratings
@@ -30,7 +58,8 @@
 {{- end -}}
 
 {{/* A pod that trains by itself on a Ray of its own.
-Call with (dict "root" $ "component" ... "extra" (list of words) "resources" yaml). */}}
+Call with (dict "root" $ "component" ... "extra" (list of words) "resources" yaml
+"learnsFeedback" bool). */}}
 {{- define "marquee.trainingPod" -}}
 {{- $ := .root -}}
 metadata:
@@ -45,7 +74,8 @@ spec:
   securityContext:
     {{- include "marquee.podSecurity" $ | nindent 4 }}
   {{- $takeStore := and $.Values.security.takeVolumes (not $.Values.store.url) }}
-  {{- if or $takeStore $.Values.mlflow.enabled }}
+  {{- $export := and .learnsFeedback (include "marquee.feedbackLog" $) }}
+  {{- if or $takeStore $export $.Values.mlflow.enabled }}
   initContainers:
     {{- if $takeStore }}
     {{- include "marquee.takeVolume" (list $ "store" "/store") | nindent 4 }}
@@ -65,12 +95,15 @@ spec:
       securityContext:
         {{- include "marquee.containerSecurity" $ | nindent 8 }}
     {{- end }}
+    {{- if $export }}
+    {{- include "marquee.exportContainer" $ | nindent 4 }}
+    {{- end }}
   {{- end }}
   containers:
     - name: retrain
       image: {{ include "marquee.image" $ }}
       imagePullPolicy: {{ $.Values.image.pullPolicy }}
-      command: {{ concat (include "marquee.retrain" $ | fromJsonArray) (list "--work" "/tmp/work") .extra | toJson }}
+      command: {{ concat (include "marquee.retrain" $ | fromJsonArray) (list "--work" "/tmp/work") .extra (ternary (list "--log" (include "marquee.feedbackLog" $)) list (not (empty $export))) | toJson }}
       env:
         - {name: HOME, value: /tmp}
         # A Ray of this pod alone.

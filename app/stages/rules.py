@@ -1,0 +1,287 @@
+"""Shapes a ranked list into a slate: boosts, then diversity under caps, then pins.
+
+Blocked items never get this far: they are kept out of the search, so that a slate is as long as
+asked whenever the catalogue has it. Relevance is the ranked score scaled to 0 (last candidate) to
+1 (first); boosts and freshness add to it. An item that a cap refuses makes room for the next.
+Pins are an editor's word: they need not be candidates, they count towards the caps and are not
+refused by them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from app.domain import Float32s, Int32s
+from app.errors import NotFound
+from app.rules import Boost, Pin, Rules
+from training.model.bundle import Bundle
+
+# MMR compares with every item above: it reorders this many places within this many candidates.
+_MMR_PLACES = 100
+_MMR_POOL = 500
+
+Values = tuple[tuple[str, Hashable], ...]
+
+
+@dataclass(slots=True)
+class Shaped:
+    """items int32[N] in slate order; position in the ranked list by item (a pin may have none).
+
+    relevance: with boosts and freshness, by item. added: what each boost gave, by item.
+    pinned: items at a pin's position. capped: refused item -> the (attribute, value) that was full.
+    """
+
+    items: Int32s
+    relevance: dict[int, float] = field(default_factory=dict)
+    added: dict[int, list[str]] = field(default_factory=dict)
+    pinned: set[int] = field(default_factory=set)
+    capped: dict[int, tuple[str, Hashable]] = field(default_factory=dict)
+
+
+class RulesStage:
+    """One bundle version's catalogue as the rules see it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        items = bundle.items
+        self._genre_column = {name: g for g, name in enumerate(bundle.manifest.genres)}
+        self._year = np.array([np.nan if y is None else y for y in items.years], np.float64)
+        self._newest = float(np.nanmax(self._year)) if not np.isnan(self._year).all() else 0.0
+        # The last coordinate is the item's bias, which says nothing of likeness.
+        self._directions = bundle.item_vectors[:, :-1]
+        self._file = bundle.path / "items.parquet"
+        schema = pq.read_schema(self._file)
+        self._countable = [column.name for column in schema if _countable(column.type)]
+        self._columns: dict[str, list[object]] = {
+            "genre": list(items.genres),
+            "decade": [None if y is None else y // 10 * 10 for y in items.years],
+        }
+
+    def check(self, rules: Rules) -> None:
+        """Raises NotFound for genres and caps that the catalogue does not have.
+
+        For requests: in a rules file what this version does not have has no effect.
+        """
+        for attribute, _ in rules.max_per:
+            if self._column(attribute) is None:
+                known = ", ".join(sorted({"genre", "decade", *self._countable}))
+                raise NotFound(
+                    f"rules.diversity.max_per: cannot count by {attribute!r}; there are {known}",
+                    field="rules.diversity.max_per",
+                )
+        named = {*rules.block_genres, *(genre for boost in rules.boosts for genre in boost.genres)}
+        for genre in sorted(named - set(self._genre_column)):
+            raise NotFound(f"rules: unknown genre {genre!r}", field="rules")
+
+    def blocked(self, rules: Rules) -> Int32s:
+        """item_idx that the rules block."""
+        ids = [i for item_id in rules.block_ids if (i := self._bundle.item_index(item_id)) >= 0]
+        return np.concatenate(
+            [np.array(ids, np.int32), np.flatnonzero(self._has_genre(rules.block_genres))]
+        ).astype(np.int32)
+
+    def shape(
+        self,
+        rules: Rules,
+        items: Int32s,
+        scores: Float32s,
+        allowed: npt.NDArray[np.bool_],
+        n: int,
+    ) -> Shaped:
+        """At most n of the items, each once.
+
+        items int32[K], best first; scores float32[<=K] of the first of them: those without a
+        score come after them, at a relevance from 0 down to -1. allowed bool[I]: what may be
+        pinned.
+        """
+        pins = self._pins(rules.pins, allowed, n)
+        counts = Counter(value for item in pins.values() for value in self._values(item, rules))
+        free = ~np.isin(items, list(pins.values()))
+        shaped = Shaped(np.empty(0, np.int32), pinned=set(pins.values()))
+        relevance = self._relevance(rules, items, scores, shaped)
+        order = np.flatnonzero(free)
+        order = order[np.argsort(-relevance[order], kind="stable")]
+        chosen = self._choose(rules, items, relevance, order, n - len(pins), counts, shaped)
+        shaped.items = _place(pins, chosen, n)
+        return shaped
+
+    def _pins(
+        self, pins: tuple[Pin, ...], allowed: npt.NDArray[np.bool_], n: int
+    ) -> dict[int, int]:
+        """position -> item_idx of the pins that can be placed; the later of two at a place wins."""
+        placed: dict[int, int] = {}
+        for pin in pins:
+            item = self._bundle.item_index(pin.item_id)
+            if item >= 0 and allowed[item] and pin.position <= n and item not in placed.values():
+                placed[pin.position] = item
+        return placed
+
+    def _relevance(
+        self, rules: Rules, items: Int32s, scores: Float32s, shaped: Shaped
+    ) -> npt.NDArray[np.float64]:
+        behind = len(items) - len(scores)
+        low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 0.0)
+        scaled = (scores.astype(np.float64) - low) / ((high - low) or 1.0)
+        relevance = np.concatenate([scaled, -np.arange(1, behind + 1) / max(behind, 1)])
+        for boost in rules.boosts:
+            hit = self._matches(boost)[items]
+            relevance[hit] += boost.add
+            for item in items[hit].tolist():
+                shaped.added.setdefault(item, []).append(f"boost {boost.add:+g}")
+        if rules.freshness is not None:
+            age = self._newest - self._year[items]
+            fresh = rules.freshness.weight * 0.5 ** (age / rules.freshness.half_life_years)
+            fresh = np.nan_to_num(fresh, nan=0.0)
+            relevance += fresh
+            for item, gain in zip(items.tolist(), fresh.tolist(), strict=True):
+                if gain:
+                    shaped.added.setdefault(item, []).append(f"freshness {gain:+.4f}")
+        shaped.relevance = dict(zip(items.tolist(), relevance.tolist(), strict=True))
+        return relevance
+
+    def _choose(
+        self,
+        rules: Rules,
+        items: Int32s,
+        relevance: npt.NDArray[np.float64],
+        order: npt.NDArray[np.int64],
+        places: int,
+        counts: Counter[tuple[str, Hashable]],
+        shaped: Shaped,
+    ) -> list[int]:
+        """Items for the places that no pin takes, best first, under the caps."""
+        caps = dict(rules.max_per)
+        chosen: list[int] = []
+        unit = self._unit(items if rules.mmr_lambda is not None else items[:0])
+        queue = _Queue(unit, relevance, order, rules.mmr_lambda)
+        while len(chosen) < places and (at := queue.next()) is not None:
+            item = int(items[at])
+            values = self._values(item, rules)
+            full = next((value for value in values if counts[value] >= caps[value[0]]), None)
+            if full is not None:
+                shaped.capped[item] = full
+                continue
+            counts.update(values)
+            chosen.append(item)
+            queue.took(at)
+        return chosen
+
+    def _values(self, item: int, rules: Rules) -> Values:
+        """(attribute, value) of everything about the item that a cap counts."""
+        found: list[tuple[str, Hashable]] = []
+        for attribute, _ in rules.max_per:
+            column = self._column(attribute)
+            value = None if column is None else column[item]
+            each = value if isinstance(value, list) else [] if value is None else [value]
+            found += [(attribute, one) for one in each]
+        return tuple(found)
+
+    def _column(self, attribute: str) -> list[object] | None:
+        """Values by item_idx; None for what cannot be counted by."""
+        if attribute not in self._columns and attribute in self._countable:
+            table = pq.read_table(self._file, columns=[attribute])
+            self._columns[attribute] = table[attribute].to_pylist()
+        return self._columns.get(attribute)
+
+    def _matches(self, boost: Boost) -> npt.NDArray[np.bool_]:
+        """bool[I]: items that satisfy the boost's conditions."""
+        hit: npt.NDArray[np.bool_] = np.ones(len(self._bundle.items), bool)
+        if boost.item_ids:
+            named = [self._bundle.item_index(item_id) for item_id in boost.item_ids]
+            hit &= np.isin(np.arange(len(hit)), [item for item in named if item >= 0])
+        if boost.genres:
+            hit &= self._has_genre(boost.genres)
+        if boost.year_from is not None:
+            hit &= self._year >= boost.year_from
+        if boost.year_to is not None:
+            hit &= self._year <= boost.year_to
+        return hit
+
+    def _has_genre(self, genres: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+        columns = [self._genre_column[g] for g in genres if g in self._genre_column]
+        return np.asarray((self._bundle.genre_matrix[:, columns] > 0).any(axis=1))
+
+    def _unit(self, items: Int32s) -> Float32s:
+        directions = self._directions[items]
+        norms = np.linalg.norm(directions, axis=1, keepdims=True)
+        unit: Float32s = (directions / np.maximum(norms, 1e-9)).astype(np.float32)
+        return unit
+
+
+def _countable(kind: pa.DataType) -> bool:
+    """Whether values of the type can be the same for several items."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_text(kind.value_type)
+    return _is_text(kind) or bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+class _Queue:
+    """Candidates one by one: by relevance, or by maximal marginal relevance.
+
+    Carbonell and Goldstein, "The use of MMR" (1998): lambda * relevance - (1 - lambda) * the
+    largest cosine to anything taken.
+    """
+
+    def __init__(
+        self,
+        unit: Float32s,
+        relevance: npt.NDArray[np.float64],
+        order: npt.NDArray[np.int64],
+        mmr_lambda: float | None,
+    ) -> None:
+        """order: rows of unit and relevance, most relevant first."""
+        pool = _MMR_POOL if mmr_lambda is not None else 0
+        self._lambda = mmr_lambda or 0.0
+        self._unit = unit
+        self._relevance = relevance
+        self._pool = order[:pool]
+        self._nearest = np.full(len(self._pool), -1.0)
+        self._left = np.ones(len(self._pool), bool)
+        self._rest = iter(order[pool:].tolist())
+        self._tail: list[int] | None = None
+        self._taken = 0
+
+    def next(self) -> int | None:
+        """The best row that is left, None at the end."""
+        if self._tail is None and self._taken < _MMR_PLACES and self._left.any():
+            marginal = self._lambda * self._relevance[self._pool]
+            if self._taken:
+                marginal = marginal - (1 - self._lambda) * self._nearest
+            marginal[~self._left] = -np.inf
+            best = int(marginal.argmax())
+            self._left[best] = False
+            return int(self._pool[best])
+        if self._tail is None:
+            self._tail = self._pool[self._left].tolist()
+        return self._tail.pop(0) if self._tail else next(self._rest, None)
+
+    def took(self, row: int) -> None:
+        """The row is in the slate: what is like it gets worse."""
+        self._taken += 1
+        if len(self._pool) and self._tail is None:
+            cosine = self._unit[self._pool] @ self._unit[row]
+            self._nearest = np.maximum(self._nearest, cosine)
+
+
+def _place(pins: Mapping[int, int], chosen: list[int], n: int) -> Int32s:
+    """Pins at their positions, the rest around them; without gaps when there is too little."""
+    rest = iter(chosen)
+    placed: list[int] = []
+    for position in range(1, n + 1):
+        item = pins.get(position)
+        if item is None:
+            item = next(rest, None)
+        if item is not None:
+            placed.append(item)
+    return np.array(placed, np.int32)

@@ -1,0 +1,58 @@
+"""Running a function on many rows as Ray Data tasks, a few rows to a task."""
+
+import logging
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from training.data.memory import keep_freed_memory
+
+ROWS_PER_TASK = 5  # so that a task outlasts the tenths of a second that Ray Data takes over it
+
+Task = Callable[[pa.Table, Any], pa.Table]
+"""Makes a table with a column `result` of pickled results of rows and a plan."""
+
+
+def run_tasks(task: Task, rows: list[dict[str, int]], plan: Any) -> Iterator[Any]:
+    """Results of `task` on each row, as they come. Needs a Ray that is running."""
+    import ray
+    import ray.data
+
+    shared = ray.put(plan)  # shipped to each worker once, not with each task
+    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+
+    def call(batch: pa.Table) -> pa.Table:
+        keep_freed_memory()
+        return task(batch, ray.get(shared))
+
+    with _quiet():
+        items = ray.data.from_items(rows, override_num_blocks=n_tasks(len(rows), cpus))
+        results = items.map_batches(call, batch_size=None, batch_format="pyarrow")
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+            assert isinstance(batch, pa.Table)
+            for pickled in batch["result"].to_pylist():
+                yield pickle.loads(pickled)
+
+
+def n_tasks(rows: int, cpus: int) -> int:
+    """Of ROWS_PER_TASK rows, or of fewer so that each CPU gets two tasks."""
+    return -(-rows // min(ROWS_PER_TASK, -(-rows // (2 * cpus))))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Data without its own bars and log lines: the caller tells how far it is."""
+    from ray.data import DataContext
+
+    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        logger.setLevel(level)
