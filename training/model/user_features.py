@@ -24,7 +24,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class UserTotals:
-    """Sums over events, each float64 [U]. Times are unix seconds; without any inf and -inf, or NaN."""
+    """Sums over events, each float64 [U]. Times are unix seconds, inf and -inf (or NaN) without."""
 
     n_events: Doubles
     n_rated: Doubles
