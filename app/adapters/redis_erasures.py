@@ -89,9 +89,9 @@ class RedisErasures:
         await self._redis.aclose()
 
 
-def _respects(stored: StoredUser, erasure: Erasure) -> bool:
+def _respects(stored: StoredUser | None, erasure: Erasure) -> bool:
     """Whether all that is stored is of the new user: it came through the event log since."""
-    return event_order(stored.position) > event_order(erasure.event_id)
+    return stored is not None and event_order(stored.position) > event_order(erasure.event_id)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from app.errors import DependencyUnavailable
 from app.windows import WINDOW_S, slot_of
 
 ERASED = "erased"
+_STORED_FORMAT = 1
 
 # Every so often a user's text is cut back to the newest lines; in between it only grows.
 _APPEND = """
@@ -129,16 +130,19 @@ def _parse(text: bytes | None, kept: bytes | None, now_ms: int) -> UserEvents:
     return UserEvents(revision, events, recent, erased, stored, event_ids)
 
 
-def unpack(kept: bytes) -> StoredUser:
-    """A user as `pack` made it."""
-    as_of_s, position, totals, item_ids = orjson.loads(kept)
+def unpack(kept: bytes) -> StoredUser | None:
+    """A user as `pack` made it; None when that was another release's, which packs otherwise."""
+    form, *fields = orjson.loads(kept)
+    if form != _STORED_FORMAT:
+        return None
+    as_of_s, position, totals, item_ids = fields
     known = tuple(math.nan if value is None else value for value in totals)
     return StoredUser(as_of_s, position, known, tuple(item_ids))
 
 
 def pack(stored: StoredUser) -> bytes:
     """A user as bytes."""
-    fields = (stored.as_of_s, stored.position, stored.totals, stored.item_ids)
+    fields = (_STORED_FORMAT, stored.as_of_s, stored.position, stored.totals, stored.item_ids)
     return orjson.dumps(fields)
 
 

@@ -106,6 +106,10 @@ async def test_stored_features_come_with_the_state_in_one_read_and_go_with_the_u
     assert repr(first.stored.totals) == repr(old.totals)
     assert (second.stored is not None, second.events, third.stored) == (True, (), None)
 
+    with Redis.from_url(valkey_url) as redis:
+        redis.set("marquee:features:2", b'[0,"of another release"]')
+    assert (await state.read([2]))[0].stored is None
+
     erasure = await erasures.begin(1)
     assert (await state.read([1]))[0].stored is None
     await features.write([(1, old)])  # by a run that did not know yet
