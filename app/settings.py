@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     max_wait_ms: int = Field(
         500,
         gt=0,
-        description="Longest wait for a batch, milliseconds; who would wait longer gets 429.",
+        description="Longest time to an answer, milliseconds; who would wait longer gets 429.",
     )
     max_ongoing_requests: int = Field(
         5000, gt=0, description="Requests one ingress replica holds; those beyond it get 503."
