@@ -94,7 +94,7 @@ class Release:
             answer: Any = self._core.connect_get_namespaced_service_proxy_with_path(
                 f"{self._service}-serve-svc:{_SERVE_PORT}",
                 self._namespace,
-                "info",
+                "ready",  # which asks for no API key
                 _preload_content=False,
                 _request_timeout=_TIMEOUT_S,
             )

@@ -36,8 +36,8 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 # New nodes and replicas start on the cores that serve, which they do not in a cluster: requests
 # wait longer then, and are not refused for it.
 PATIENT = {"MARQUEE_MAX_WAIT_MS": "30000", "MARQUEE_STAGE_TIMEOUT_MS": "30000"}
-# Set by Kubernetes or by the stores, which are not here.
-_NOT_HERE = ("REDIS_", "QDRANT_", "MLFLOW_", "MARQUEE_STORE", "MARQUEE_QDRANT")
+# Set by Kubernetes or by the stores, which are not here, or for `kubectl logs`.
+_NOT_HERE = ("REDIS_", "QDRANT_", "MLFLOW_", "MARQUEE_STORE", "MARQUEE_QDRANT", "RAY_LOG_TO_STDERR")
 
 
 def autoscale(

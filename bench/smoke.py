@@ -30,6 +30,12 @@ def register(app: typer.Typer) -> None:
 def smoke(
     url: Annotated[str, typer.Argument(metavar="URL", help="Where the service answers.")],
     timeout_s: Annotated[float, typer.Option(help="Longest wait until it is ready, seconds.")] = 60,
+    api_key: Annotated[
+        str,
+        typer.Option(
+            envvar="MARQUEE_API_KEY", help="Key with the scopes recommend and feedback, if needed."
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Ask a running service for what it is for: slates, feedback that shows, neighbours, metrics.
@@ -38,7 +44,7 @@ def smoke(
 
     Example: marquee smoke http://localhost:8000
     """
-    service = Service(url.rstrip("/"))
+    service = Service(url.rstrip("/"), api_key)
     service.wait_until_ready(timeout_s)
     try:
         report = check(service)
@@ -53,8 +59,9 @@ def smoke(
 class Service:
     """The HTTP API, as much of it as the test asks."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str = "") -> None:
         self._url = url
+        self._key = {"x-api-key": api_key} if api_key else {}
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """UserError when `/ready` does not say so in time."""
@@ -80,7 +87,7 @@ class Service:
 
     def read(self, path: str, body: bytes | None = None) -> bytes:
         """The bytes of an answer."""
-        headers = {"content-type": "application/json", "cache-control": "no-cache"}
+        headers = {"content-type": "application/json", "cache-control": "no-cache", **self._key}
         request = Request(self._url + path, data=body, headers=headers)
         try:
             with urlopen(request, timeout=_REQUEST_TIMEOUT_S) as response:

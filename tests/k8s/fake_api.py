@@ -73,8 +73,8 @@ class FakeApi:
                 Route(pods + "/{name}/log", self.log),
                 WebSocketRoute(pods + "/{name}/exec", self.execute),
                 Route(
-                    "/api/v1/namespaces/recsys/services/marquee-serve-svc:8000/proxy/info",
-                    self.info,
+                    "/api/v1/namespaces/recsys/services/marquee-serve-svc:8000/proxy/ready",
+                    self.ready,
                 ),
             ]
         )
@@ -101,7 +101,7 @@ class FakeApi:
         lines = int(request.query_params["tailLines"])
         return PlainTextResponse("".join(f"line {n}\n" for n in range(lines)))
 
-    async def info(self, _request: Request) -> Response:
+    async def ready(self, _request: Request) -> Response:
         if self.version is None:
             return JSONResponse({"kind": "Status", "message": "no endpoints available"}, 503)
         return JSONResponse({"model_version": self.version})

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -102,11 +103,30 @@ def test_pod_templates_do_not_change_with_the_charts_version(all_rendered):
             if where.startswith("Pod/"):
                 continue  # the smoke test is made anew each time
             assert set(labels) == {
-                "app.kubernetes.io/name",
+                "app.kubernetes.io/part-of",
                 "app.kubernetes.io/instance",
                 "app.kubernetes.io/component",
             }, where
             assert "annotations" not in template["metadata"], where
+
+
+def test_another_version_of_the_chart_makes_the_same_pods(all_rendered, tmp_path):
+    """Otherwise every upgrade would build a second Ray cluster."""
+    helm_python = pytest.importorskip("helm_python")
+    copied = shutil.copytree(CHART, tmp_path / "marquee")
+    text = (copied / "Chart.yaml").read_text()
+    bumped = re.sub(r"^version: .+$", "version: 99.0.0", text, flags=re.MULTILINE)
+    assert bumped != text
+    (copied / "Chart.yaml").write_text(bumped)
+    chart = helm_python.Chart.load(copied)
+    values = values_of("production")
+    texts = chart.render(values, name="marquee", namespace="recsys")
+    groups = (yaml.safe_load_all(t) for name, t in texts.items() if name.endswith(".yaml"))
+    made = Rendered("bumped", [found for group in groups for found in group if found])
+    before = dict(all_rendered["production"].pod_templates())
+    for where, template in made.pod_templates():
+        if not where.startswith("Pod/"):  # the smoke test is made anew each time
+            assert yaml.safe_dump(template) == yaml.safe_dump(before[where]), where
 
 
 def test_no_secret_is_in_a_config_map_or_in_a_plain_variable(rendered):
@@ -114,7 +134,8 @@ def test_no_secret_is_in_a_config_map_or_in_a_plain_variable(rendered):
         assert not re.search(r"password|api.key|token", json.dumps(made["data"]), re.IGNORECASE)
     for where, container in rendered.containers():
         for variable in container.get("env", []):
-            if re.search(r"PASSWORD|KEY|TOKEN|SECRET", variable["name"]):
+            is_file = variable.get("value", "").startswith("/")
+            if re.search(r"PASSWORD|KEY|TOKEN|SECRET", variable["name"]) and not is_file:
                 assert "secretKeyRef" in variable["valueFrom"], f"{where}: {variable['name']}"
 
 

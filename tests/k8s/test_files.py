@@ -1,5 +1,6 @@
 """Workflows, compose and platform files: valid, and of one mind about versions."""
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tomllib
 
 import pytest
+import typer
 import yaml
 
 from bench.smoke import SmokeError
@@ -69,15 +71,11 @@ def test_compose_images_have_tags_and_volumes_are_declared():
 
 def test_commands_in_deployment_files_are_commands_of_marquee():
     scripts = tomllib.loads(text("pyproject.toml"))["project"]["entry-points"]["marquee.commands"]
-    known = set(scripts) | {
-        "events",
-        "wait",
-        "evaluate",
-        "prepare",
-        "versions",
-        "promote",
-        "rollback",
-    }
+    app = typer.Typer()
+    for target in scripts.values():
+        module, _, function = target.partition(":")
+        getattr(importlib.import_module(module), function)(app)
+    known = set(typer.main.get_command(app).commands)
     files = ["compose.yaml", "render.yaml", "fly.toml", "ray_cluster.yaml", "Makefile"]
     for name in files:
         for command in re.findall(r"\bmarquee,? ([a-z]+)[ ,\]]", text(name)):

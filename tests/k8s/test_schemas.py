@@ -19,9 +19,17 @@ CRDS = ROOT.parent / "shared" / "crds"
 MONITORING = ("PodMonitor", "ServiceMonitor", "PrometheusRule", "HTTPRoute")
 
 
+@pytest.fixture(scope="module")
+def kubernetes_validate():
+    """The package, which reads each of its files once: a version's definitions are megabytes."""
+    package = pytest.importorskip("kubernetes_validate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package.utils, "schema_contents", cache(package.utils.schema_contents))
+        yield package
+
+
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
-def test_every_object_is_valid_for_kubernetes(all_rendered, version):
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+def test_every_object_is_valid_for_kubernetes(all_rendered, kubernetes_validate, version):
     seen = set()
     for rendered in all_rendered.values():
         for made in rendered.objects:
@@ -33,9 +41,8 @@ def test_every_object_is_valid_for_kubernetes(all_rendered, version):
     assert len(seen) > 50
 
 
-def test_pods_of_ray_are_valid_pods(all_rendered):
+def test_pods_of_ray_are_valid_pods(all_rendered, kubernetes_validate):
     """The CRD's copy of the pod's schema lets unknown fields through."""
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
     for rendered in all_rendered.values():
         for where, template in rendered.pod_templates():
             if where.startswith("Ray"):
@@ -182,6 +189,7 @@ def test_worker_pods_have_room_for_every_stage_at_its_least(rendered):
 # Settings that the chart knows by other names than serve.settings: where each is set.
 SET_ELSEWHERE = {
     "store": "store",
+    "api_keys": "auth.apiKeysSecret",
     "topology": "serve.topology",
     "redis_url": "redis.state",
     "redis_cache_url": "redis.cache",
@@ -220,7 +228,7 @@ def test_settings_reach_the_service_as_they_were_written(render):
 def test_settings_that_the_chart_sets_are_settings(all_rendered):
     names = {"REDIS_URL", "REDIS_CACHE_URL", "QDRANT_URL", "QDRANT_API_KEY"}
     known = {f"MARQUEE_{name.upper()}" for name in Settings.model_fields} | names
-    passwords = {"MARQUEE_STATE_PASSWORD", "MARQUEE_CACHE_PASSWORD"}
+    passwords = {"MARQUEE_STATE_PASSWORD", "MARQUEE_CACHE_PASSWORD", "MARQUEE_API_KEY"}
     for rendered in all_rendered.values():
         for where, container in rendered.containers():
             for variable in container.get("env", []):

@@ -14,10 +14,11 @@
 {{- end -}}
 
 {{/* Labels that never change: pod templates and selectors carry only these, because a changed
-label of a Ray pod makes the operator build a second cluster. Call with (list $ "component"). */}}
+label of a Ray pod makes the operator build a second cluster. Not `name`: the operator sets that one
+on its pods, and looks for a service's head by it. Call with (list $ "component"). */}}
 {{- define "marquee.selectorLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: marquee
+app.kubernetes.io/part-of: marquee
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 {{- with index . 1 }}
 app.kubernetes.io/component: {{ . }}
@@ -26,6 +27,7 @@ app.kubernetes.io/component: {{ . }}
 
 {{- define "marquee.labels" -}}
 {{- $root := index . 0 -}}
+app.kubernetes.io/name: marquee
 {{ include "marquee.selectorLabels" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}

@@ -8,8 +8,14 @@ application, the workers run it. */}}
 - name: MARQUEE_TOPOLOGY
   value: {{ .Values.serve.topology }}
 {{- range $name, $value := .Values.serve.settings }}
+{{- with include "marquee.plain" $value }}
 - name: MARQUEE_{{ snakecase $name | upper }}
-  value: {{ include "marquee.plain" $value | quote }}
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- if .Values.auth.apiKeysSecret }}
+- name: MARQUEE_API_KEYS
+  value: /keys/keys.json
 {{- end }}
 {{ include "marquee.redisEnv" . }}
 {{ include "marquee.qdrantEnv" . }}

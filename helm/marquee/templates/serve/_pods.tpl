@@ -49,8 +49,21 @@ spec:
   tolerations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- if .Values.redis.gcs.enabled }}
   initContainers:
+    # Ray gives its head 30 seconds to begin, and where its code is still to be read from a slow disk
+    # that is too short: read it before.
+    - name: read-code
+      image: {{ include "marquee.image" . }}
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      command: [bash, -c]
+      args: ['find "$(python -c "import ray; print(ray.__path__[0])")" -type f -exec cat {} + >/dev/null']
+      resources:
+        {{- include "marquee.resources" (dict "cpu" $head.cpu "memory" "512Mi") | nindent 8 }}
+      securityContext:
+        {{- include "marquee.containerSecurity" . | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+    {{- if .Values.redis.gcs.enabled }}
     - name: wait-for-redis
       image: {{ include "marquee.redisImage" . }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -69,7 +82,7 @@ spec:
         {{- include "marquee.resources" (dict "cpu" "50m" "memory" "64Mi") | nindent 8 }}
       securityContext:
         {{- include "marquee.containerSecurity" . | nindent 8 }}
-  {{- end }}
+    {{- end }}
   containers:
     - name: ray-head
       image: {{ include "marquee.image" . }}
@@ -157,6 +170,17 @@ spec:
         {{- include "marquee.containerSecurity" . | nindent 8 }}
       volumeMounts:
         {{- include "marquee.rayMounts" . | nindent 8 }}
+        {{- if .Values.auth.apiKeysSecret }}
+        # A directory: one file of a Secret alone would not follow it.
+        - {name: api-keys, mountPath: /keys, readOnly: true}
+        {{- end }}
   volumes:
     {{- include "marquee.rayVolumes" (list . $workers.sharedMemory) | nindent 4 }}
+    {{- with .Values.auth.apiKeysSecret }}
+    - name: api-keys
+      secret:
+        secretName: {{ . }}
+        items:
+          - {key: keys.json, path: keys.json}
+    {{- end }}
 {{- end -}}
