@@ -62,18 +62,14 @@ def read_users(data: Path, erasures: Mapping[str, Erasure]) -> Iterator[tuple[Us
 
 def _histories(bucket: Path) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
     """(user_idx, item_idx of the user's events, oldest first) of a bucket."""
-    # Earlier events first, where times are equal: held-out ones are a user's last.
-    files = [
-        file
-        for part in ("held_out=false", "held_out=true")
-        for file in sorted((bucket / part).glob("*.parquet"))
-    ]
-    columns = ["user_idx", "item_idx", "timestamp"]
+    # A user's events follow each other in the files as their names sort, and within them.
+    files = sorted(bucket.glob("**/*.parquet"))
     if not files:
         return
+    columns = ["user_idx", "item_idx"]
     events = pa.concat_tables([pq.ParquetFile(file).read(columns=columns) for file in files])
-    user, item, timestamp = (events[name].to_numpy() for name in columns)
-    order = np.lexsort((timestamp, user))
+    user, item = (events[name].to_numpy() for name in columns)
+    order = np.argsort(user, kind="stable")
     user, item = user[order], item[order]
     starts = np.flatnonzero(np.diff(user, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(user)], strict=True):
