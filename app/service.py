@@ -31,6 +31,7 @@ from app.pipeline import Recommender
 from app.ports import UserState
 from app.rules import Rules
 from app.stages.history import known
+from app.stages.user_features import stored_inputs
 from training.model.ranking import USER_INPUTS
 
 
@@ -202,13 +203,13 @@ class Service:
             for name, share in zip(model.bundle.manifest.genres, shares, strict=True)
             if share > 0
         }
-        features = known(model.bundle, Query(user_id), state).features
+        sums = known(model.bundle, Query(user_id), state).sums
         return UserWindow(
             kinds.count(EventType.CLICK),
             kinds.count(EventType.VIEW),
             len(kinds),
             genres,
-            None if features is None else _named(features),
+            None if sums is None else _named(stored_inputs([sums])[0]),
         )
 
     def search_items(self, text: str, limit: int) -> Page:

@@ -16,7 +16,7 @@ from app.domain import (
     Query,
     UserEvents,
 )
-from app.stages.user_features import stored_inputs
+from app.stages.user_features import Sums, stored_inputs
 from training.model.bundle import Bundle
 from training.model.ranking import USER_INPUTS
 
@@ -28,13 +28,13 @@ class Known:
     """One user of a batch. history: item_idx, oldest first, what the tower reads.
     excluded: item_idx that must not be recommended. row: in the bundle, -1 when unknown to it.
     recent: how many of the newest items of the history are of the last five minutes.
-    features: USER_INPUTS float32[F] from the online store, None when it does not have the user."""
+    sums: of the online store, None when it has nothing newer of the user than the bundle."""
 
     row: int
     history: Int32s
     excluded: Int32s
     recent: int = 0
-    features: Float32s | None = None
+    sums: Sums | None = None
 
 
 def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
@@ -47,11 +47,11 @@ def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
     """
     row = -1 if state.erased else bundle.user_row(query.user_id)
     history = _past(bundle, row, state)
-    features = _features_now(bundle, state)
+    sums = _sums(bundle, state)
     excluded = _indices(bundle, query.exclude_ids)
     if not state.events and not query.history:
         seen = _join(history, excluded) if query.exclude_watched else excluded
-        return Known(row, history, seen, features=features)
+        return Known(row, history, seen, sums=sums)
 
     given = _indices(bundle, query.history)
     latest: dict[int, EventType] = {}
@@ -77,7 +77,7 @@ def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
     if query.exclude_watched:
         parts += [past, np.array(watched, np.int32)]
     count = len(recent.difference(disliked))
-    return Known(row, merged, np.concatenate(parts), count, features)
+    return Known(row, merged, np.concatenate(parts), count, sums)
 
 
 def _past(bundle: Bundle, row: int, state: UserEvents) -> Int32s:
@@ -90,10 +90,10 @@ def _past(bundle: Bundle, row: int, state: UserEvents) -> Int32s:
     return bundle.user_history[bundle.user_offsets[row] : bundle.user_offsets[row + 1]]
 
 
-def _features_now(bundle: Bundle, state: UserEvents) -> Float32s | None:
+def _sums(bundle: Bundle, state: UserEvents) -> Sums | None:
     if state.stored is None or state.stored.as_of_s < _newest_event_s(bundle):
         return None
-    return stored_inputs(state.stored, state)
+    return Sums.of(state.stored, state)
 
 
 def _newest_event_s(bundle: Bundle) -> float:
@@ -114,12 +114,11 @@ def batch_histories(users: Sequence[Known]) -> Histories:
 
 
 def _features(users: Sequence[Known]) -> Float32s | None:
-    if all(user.features is None for user in users):
+    stored = [(b, user.sums) for b, user in enumerate(users) if user.sums is not None]
+    if not stored:
         return None
     features = np.full((len(users), len(USER_INPUTS)), np.nan, np.float32)
-    for b, user in enumerate(users):
-        if user.features is not None:
-            features[b] = user.features
+    features[[b for b, _ in stored]] = stored_inputs([sums for _, sums in stored])
     return features
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from app.domain import Float32s, ItemId, StoredUser, UserEvents, event_order
@@ -13,17 +16,31 @@ from training.model.user_features import (
 )
 
 
-def stored_inputs(stored: StoredUser, state: UserEvents) -> Float32s:
-    """USER_INPUTS float32[F] of a user of the store: the definition that training uses.
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """A user of the store, and times (unix seconds) of the feedback that the store has not got."""
+
+    stored: StoredUser
+    new_events_s: list[float]
+
+    @classmethod
+    def of(cls, stored: StoredUser, state: UserEvents) -> Sums:
+        """The user's sums up to the newest feedback."""
+        return cls(stored, new_events_s(state, stored.position))
+
+
+def stored_inputs(users: Sequence[Sums]) -> Float32s:
+    """USER_INPUTS float32[B,F]: the definition that training uses.
 
     The present is the newest event of the data, or of the user if that is newer. So a model that
     was trained on old events sees no user as long gone only because time went by.
     """
-    totals = UserTotals(*(np.array([value]) for value in stored.totals))
-    times = new_events_s(state, stored.position)
-    now = max([stored.as_of_s, *times])
-    inputs: Float32s = user_inputs(totals.with_unrated(times), now)[0]
-    return inputs
+    totals = UserTotals(*np.array([user.stored.totals for user in users]).T)
+    count = np.array([float(len(user.new_events_s)) for user in users])
+    first = np.array([min(user.new_events_s, default=np.nan) for user in users])
+    last = np.array([max(user.new_events_s, default=np.nan) for user in users])
+    as_of = np.array([float(user.stored.as_of_s) for user in users])
+    return user_inputs(totals.with_unrated(count, first, last), np.fmax(as_of, last))
 
 
 def new_events_s(state: UserEvents, position: str) -> list[float]:

@@ -20,7 +20,7 @@ from app.adapters.event_log import EventLog
 from app.adapters.redis_state import RedisUserState
 from app.adapters.redis_stream import RedisEventStream
 from app.domain import Event, EventType, StreamEntry
-from app.stages.user_features import stored_inputs
+from app.stages.user_features import Sums, stored_inputs
 from training.data import dataset
 from training.data.commands import register
 from training.data.event_log import log_source
@@ -253,7 +253,7 @@ def test_materialized_features_are_the_offline_ones_with_the_feedback_since(
 
     unchanged, changed = asyncio.run(feedback_and_read())
     everyone = np.ones(before.n_events, bool)
-    online = np.stack([stored_inputs(state.stored, state) for state in unchanged])
+    online = stored_inputs([Sums.of(state.stored, state) for state in unchanged])
     assert np.allclose(online, ranker_user_inputs(before, everyone), rtol=1e-6, equal_nan=True)
     for user, state in enumerate(unchanged):
         items = before.item[before.offsets[user] : before.offsets[user + 1]]
@@ -265,5 +265,8 @@ def test_materialized_features_are_the_offline_ones_with_the_feedback_since(
     offline = ranker_user_inputs(grown, np.ones(grown.n_events, bool))
     row = grown.user_ids.tolist().index(1)
     assert np.allclose(
-        stored_inputs(changed.stored, changed), offline[row], rtol=1e-6, equal_nan=True
+        stored_inputs([Sums.of(changed.stored, changed)])[0],
+        offline[row],
+        rtol=1e-6,
+        equal_nan=True,
     )

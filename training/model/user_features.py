@@ -33,20 +33,20 @@ class UserTotals:
     first_time: Doubles
     last_time: Doubles
 
-    def with_unrated(self, times: list[float]) -> "UserTotals":
-        """With events of these times more, for U = 1."""
+    def with_unrated(self, count: Doubles, first: Doubles, last: Doubles) -> "UserTotals":
+        """With `count` events more, from `first` to `last`; NaN where there are none."""
         return UserTotals(
-            self.n_events + len(times),
+            self.n_events + count,
             self.n_rated,
             self.rating_sum,
             self.rating_square_sum,
-            np.fmin(self.first_time, min(times, default=np.inf)),
-            np.fmax(self.last_time, max(times, default=-np.inf)),
+            np.fmin(self.first_time, first),
+            np.fmax(self.last_time, last),
         )
 
 
-def user_inputs(totals: UserTotals, now: float) -> NDArray[np.float32]:
-    """USER_INPUTS float32 [U, len(USER_INPUTS)]. now: the moment that recency is measured from."""
+def user_inputs(totals: UserTotals, now: Doubles) -> NDArray[np.float32]:
+    """USER_INPUTS float32 [U, len(USER_INPUTS)]. now: [U], what recency is measured from."""
     mean, std = moments(totals.n_rated, totals.rating_sum, totals.rating_square_sum)
     columns = {
         "rating_mean": mean,
@@ -69,7 +69,7 @@ def velocity(n_events: Doubles, first_time: Doubles, last_time: Doubles) -> Doub
     return n_events / span
 
 
-def recency(last_time: Doubles, now: float) -> Doubles:
+def recency(last_time: Doubles, now: float | Doubles) -> Doubles:
     """Days from the last event to `now`."""
     return (now - _finite(last_time)) / DAY_S
 

@@ -9,7 +9,7 @@ import pytest
 from app.domain import EventType, Query, SearchFilter, StoredUser, UserEvents
 from app.stages import rerank
 from app.stages.history import batch_histories, known
-from app.stages.user_features import stored_inputs
+from app.stages.user_features import Sums, stored_inputs
 from training.data.event_log import positives
 from training.data.features import UserSums, user_features
 from training.model.ranking import USER_INPUTS, ranker_features
@@ -65,7 +65,7 @@ def test_online_features_are_those_of_training_over_the_same_events(seed):
     )
     every = [*times, *old, *new]
     expected = offline(every, [*ratings, *[np.nan] * len(old + new)], max([AS_OF, *new]))
-    assert stored_inputs(state.stored, state).tolist() == pytest.approx(
+    assert stored_inputs([Sums.of(state.stored, state)])[0].tolist() == pytest.approx(
         expected, rel=1e-6, nan_ok=True
     )
 
@@ -80,7 +80,7 @@ def test_a_store_that_is_newer_than_the_bundle_gives_the_history_and_an_older_on
         data = manifest.data.model_copy(update={"statistics": {"time_range": time_range}})
         dated = replace(bundle, manifest=manifest.model_copy(update={"data": data}))
         found = known(dated, Query(user), state)
-        return found.history.tolist(), found.features is not None
+        return found.history.tolist(), found.sums is not None
 
     of_bundle = bundle.history(user).tolist()
     assert now([0, AS_OF - 1]) == ([0, 1], True)
