@@ -138,10 +138,10 @@ def _measured(recipe: Recipe, data: TrainingData, seed: int) -> dict[str, Any]:
     alone = counter.flops / gemm_s(counter.counts)
     return {
         "events": events,
-        "epoch_s": round(seconds, 1),
+        "epoch_s": float(f"{seconds:.3g}"),
         "events_per_s": round(events / seconds),
-        "gflop_per_s": round(achieved / 1e9, 1),
-        "gemm_gflop_per_s": round(alone / 1e9, 1),
+        "gflop_per_s": float(f"{achieved / 1e9:.3g}"),
+        "gemm_gflop_per_s": float(f"{alone / 1e9:.3g}"),
         "of_gemm": round(achieved / alone, 3),
     }
 
