@@ -2,26 +2,33 @@
 
 A service that is asked for more than it can do either answers everything late or refuses some at
 once. This refuses: from the pace at which batches come out of the graph it tells how long a new
-request would wait, and `Overloaded` says when to ask again. The pace is known only while requests
-wait, which is when it matters; until it is, and whenever it was wrong, those who have waited too
-long are refused when their turn comes. So both the time and the memory that the queue takes are
-bounded. Nobody is refused while all who wait fit into the next batch: to refuse them would spare
-nothing, and after a batch that hung, as when a replica died, there is no overload.
+request would take, and `Overloaded` says when to ask again. The same pace bounds the batches: one
+that takes long makes all behind it late. Where the pace is not known, or was of requests that cost
+less, batches grow no faster than to the double of the last ones, and those who have waited too long
+are refused when their turn comes. So both the time and the memory that the queue takes are bounded.
+
+After a batch that hung, as when a replica died, there is no overload: the slowest of the last
+batches does not count for the pace, and who waited for it is served when the queue ends soon.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 
 from app.errors import Overloaded
 
-_NEWEST_WEIGHT = 0.2
+_LAST_BATCHES = 8
+# Of so few nobody is refused: that would spare next to nothing, and the pace may be that of a cold
+# start. The first batch is no bigger.
+_FEW = 8
+_BATCH_SHARE = 0.2
 
 
 class Admission:
-    """The bound on the wait before a batch, for one queue."""
+    """The bound on the time from a request's arrival to its answer, for one queue."""
 
     def __init__(
         self, max_wait_s: float, max_batch: int, clock: Callable[[], float] = time.monotonic
@@ -30,27 +37,42 @@ class Admission:
         self._max_wait_s = max_wait_s
         self._max_batch = max_batch
         self._clock = clock
+        self._sizes: deque[int] = deque(maxlen=_LAST_BATCHES)
+        self._busy: deque[tuple[float, int]] = deque(maxlen=_LAST_BATCHES)  # seconds, size
         self._s_per_item = 0.0
         self._busy_since: float | None = None
 
-    def enter(self, waiting: int) -> float:
-        """The time of a new request's arrival; Overloaded when `waiting` before it are too many."""
-        wait_s = waiting * self._s_per_item
-        if waiting >= self._max_batch and wait_s > self._max_wait_s:
+    def enter(self, waiting: int, running: int) -> float:
+        """The time of a new request's arrival; Overloaded when those before it are too many.
+
+        waiting, running: before it in the queue, and in the graph.
+        """
+        before_s = (waiting + running) * self._s_per_item
+        if waiting >= _FEW and before_s > (1 - _BATCH_SHARE) * self._max_wait_s:
             raise self.refusal(waiting)
         return self._clock()
 
+    def batch_limit(self) -> int:
+        """How many may leave the queue together: no more than take a share of the longest time to
+        an answer, nor than twice the last ones."""
+        limit = min(self._max_batch, max(_FEW, 2 * max(self._sizes, default=0)))
+        if self._s_per_item:
+            in_time = _BATCH_SHARE * self._max_wait_s / self._s_per_item
+            limit = max(1, int(min(limit, in_time)))
+        return limit
+
     def is_late(self, entered: float, waiting: int) -> bool:
         """Whether the first of `waiting`, who entered then, has waited too long to be served."""
-        return waiting > self._max_batch and self._clock() - entered > self._max_wait_s
+        ends_soon = waiting * self._s_per_item <= self._max_wait_s / 2
+        return not ends_soon and self._clock() - entered > self._max_wait_s
 
     def finished(self, size: int, waiting: int) -> None:
         """A batch of `size` came out of the graph, with `waiting` in the queue at that moment."""
         now = self._clock()
+        self._sizes.append(size)
         if self._busy_since is not None:  # the queue was never empty since the last one
-            sample = (now - self._busy_since) / size
-            known = self._s_per_item
-            self._s_per_item = known + _NEWEST_WEIGHT * (sample - known) if known else sample
+            self._busy.append((now - self._busy_since, size))
+            self._s_per_item = self._pace()
         self._busy_since = now if waiting else None
 
     def refusal(self, waiting: int) -> Overloaded:
@@ -59,3 +81,9 @@ class Admission:
             "more requests than can be answered in time; ask again",
             retry_after_s=max(1, math.ceil(waiting * self._s_per_item)),
         )
+
+    def _pace(self) -> float:
+        """Seconds per request, of the last batches but the slowest; 0 before the second."""
+        slowest = max(self._busy)
+        requests = sum(size for _, size in self._busy) - slowest[1]
+        return (sum(s for s, _ in self._busy) - slowest[0]) / requests if requests else 0.0

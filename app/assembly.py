@@ -5,25 +5,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from app.adapters.event_log import EventLog
 from app.adapters.indexes import open_index
-from app.adapters.none import NoSlateCache, NoUserState
+from app.adapters.none import NoErasures, NoSlateCache, NoUserState, NoWindowCounts
 from app.adapters.redis_cache import RedisSlateCache
+from app.adapters.redis_erasures import RedisErasures
 from app.adapters.redis_rates import RedisRateCounts
 from app.adapters.redis_state import RedisUserState
+from app.adapters.redis_stream import RedisEventStream
+from app.adapters.redis_windows import RedisWindowCounts
 from app.adapters.store import bundle_store
+from app.breaker import Breaker
+from app.erasing import Eraser
+from app.guarded import GuardedRetriever, GuardedSlateCache, GuardedUserState
 from app.limits import RateLimiter
+from app.live import Live
 from app.metrics import Metrics
 from app.models import Model, Versions
+from app.moment import MomentRanker
 from app.pages import Pages
 from app.pipeline import Limits, Recommender
-from app.ports import Embedder, Ranker, RateCounts, Retriever, SlateCache, UserState
+from app.ports import (
+    Embedder,
+    Erasures,
+    Ranker,
+    RateCounts,
+    Retriever,
+    SlateCache,
+    UserState,
+    WindowCounts,
+)
 from app.promotion import Promotion, Stages
+from app.recall import RecallRetriever
 from app.rules_json import read_rules
 from app.service import Service
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.adapters.local_stages import LocalStages
+
+_ERASE_TIMEOUT_S = 10.0  # for one page of the stream; nobody else waits for it
 
 
 class AllStages(Embedder, Retriever, Ranker, Stages, Protocol):
@@ -36,6 +57,7 @@ class Ingress:
 
     service: Service
     promotion: Promotion
+    live: Live
     limiter: RateLimiter
 
 
@@ -48,17 +70,26 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         store.locate, lambda bundle: Model.load(bundle, book.sentences)
     )
     promotion = Promotion(store, models, stages, metrics, poll_s=settings.poll_s)
-    state = _user_state(settings)
-    cache = _slate_cache(settings)
+    state = GuardedUserState(_user_state(settings), _breaker("user_state", settings, metrics))
+    cache = GuardedSlateCache(_slate_cache(settings), _breaker("cache", settings, metrics))
+    erasures = _erasures(settings)
+    live = Live(_window_counts(settings), erasures, metrics, every_s=settings.poll_s)
     recommender = Recommender(
         current=promotion.current,
         state=state,
         cache=cache,
         embedder=stages,
-        retriever=stages,
-        ranker=stages,
+        retriever=_retriever(settings, stages, promotion, metrics),
+        ranker=MomentRanker(
+            stages,
+            live,
+            promotion.current,
+            trend_weight=settings.trend_weight,
+            session_weight=settings.session_weight,
+        ),
         metrics=metrics,
         limits=Limits(settings.candidates, settings.stage_timeout_ms / 1000),
+        is_erased=live.is_erased,
     )
     service = Service(
         current=promotion.current,
@@ -67,12 +98,14 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         metrics=metrics,
         max_batch=settings.max_batch,
         batches_in_flight=settings.batches_in_flight,
+        live=live,
+        eraser=_eraser(settings, erasures, cache),
+        max_wait_s=settings.max_wait_ms / 1000,
         pages=Pages(cache) if settings.cache_url else None,
         rules=book.rules,
         paged_items=settings.paged_items,
-        max_wait_s=settings.max_wait_ms / 1000,
     )
-    return Ingress(service, promotion, RateLimiter(_rate_counts(settings)))
+    return Ingress(service, promotion, live, RateLimiter(_rate_counts(settings)))
 
 
 def local_stages(settings: Settings) -> LocalStages:
@@ -84,6 +117,45 @@ def local_stages(settings: Settings) -> LocalStages:
         lambda bundle: open_index(settings, bundle),
         rank_depth=settings.rank_depth,
     )
+
+
+def _breaker(name: str, settings: Settings, metrics: Metrics) -> Breaker:
+    return Breaker(
+        name,
+        metrics.breaker,
+        failures=settings.breaker_failures,
+        open_s=settings.breaker_open_ms / 1000,
+    )
+
+
+def _retriever(
+    settings: Settings, stages: Retriever, promotion: Promotion, metrics: Metrics
+) -> Retriever:
+    guarded = GuardedRetriever(stages, _breaker("retrieve", settings, metrics))
+    if not settings.recall_share:
+        return guarded
+    return RecallRetriever(guarded, promotion.current, metrics, share=settings.recall_share)
+
+
+def _window_counts(settings: Settings) -> WindowCounts:
+    if not settings.redis_url:
+        return NoWindowCounts()
+    return RedisWindowCounts(settings.redis_url, timeout_s=settings.redis_timeout_ms / 1000)
+
+
+def _erasures(settings: Settings) -> Erasures:
+    if not settings.redis_url:
+        return NoErasures()
+    return RedisErasures(settings.redis_url, timeout_s=settings.redis_timeout_ms / 1000)
+
+
+def _eraser(settings: Settings, erasures: Erasures, cache: SlateCache) -> Eraser | None:
+    """None without user state: there is nobody to erase, and nowhere to note it."""
+    if not settings.redis_url:
+        return None
+    stream = RedisEventStream(settings.redis_url, timeout_s=_ERASE_TIMEOUT_S)
+    log = EventLog.open(settings.event_log) if settings.event_log else None
+    return Eraser(erasures, stream, cache, log)
 
 
 def _user_state(settings: Settings) -> UserState:

@@ -3,8 +3,8 @@
 A batch starts at once when none is running. Beside running ones, of which there are fewer than
 `max_in_flight`, it starts when as many wait as its fair share of all that are being served: else
 the first who comes would take a slot, and the cost of a batch, for himself. So an idle service
-adds no wait, and a busy one makes big, even batches by itself. Who would wait longer than
-`max_wait_s` is refused (app/admission.py).
+adds no wait, and a busy one makes big, even batches by itself. Who would be answered later than
+after `max_wait_s` is refused (app/admission.py).
 """
 
 from __future__ import annotations
@@ -34,15 +34,14 @@ class Coalescer(Generic[T, R]):
         """handle: must return one result per item; what it raises, every item's caller gets."""
         self._admission = Admission(max_wait_s, max_batch)
         self._handle = handle
-        self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._waiting: list[tuple[T, asyncio.Future[R], float]] = []  # and when it came
         self._running: dict[asyncio.Task[None], int] = {}  # and the size of its batch
         self._flush_scheduled = False
 
     async def submit(self, item: T) -> R:
-        """The handler's result for this item. Raises Overloaded when it would wait too long."""
-        entered = self._admission.enter(len(self._waiting))
+        """The handler's result for this item. Raises Overloaded when it would come too late."""
+        entered = self._admission.enter(len(self._waiting), sum(self._running.values()))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future, entered))
@@ -57,7 +56,7 @@ class Coalescer(Generic[T, R]):
         if len(self._running) < self._max_in_flight:
             self._refuse_the_late()
         while self._waiting and len(self._running) < self._max_in_flight:
-            size = min(self._fair_share(), self._max_batch)
+            size = min(self._fair_share(), self._admission.batch_limit())
             if self._running and len(self._waiting) < size:
                 return
             batch, self._waiting = self._waiting[:size], self._waiting[size:]

@@ -68,11 +68,29 @@ class UserEvents:
     """What the online state knows of one user: feedback since the bundle was made.
 
     `revision` changes with every acknowledged event ("0" before the first); a slate computed from
-    one revision is never served for another.
+    one revision is never served for another. `recent` of the events, the newest ones, are of the
+    last five minutes. Of an erased user nothing else is known: not what the bundle holds either.
     """
 
     revision: str = "0"
     events: tuple[tuple[ItemId, EventType], ...] = ()  # oldest first
+    recent: int = 0
+    erased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """The record of a user's erasure, and the receipt for it.
+
+    event_id: events up to it are gone; the user of later ones is a new one. removed: how much of
+    the user was in each place. A record that is not finished was interrupted: erase again.
+    """
+
+    user_id: str
+    event_id: str
+    erased_at: str  # ISO 8601, UTC
+    removed: dict[str, int]
+    is_finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +135,13 @@ class Histories:
     items: int32 item_idx of all users in a row, each user's oldest first.
     offsets: int64[B+1]; user b owns items[offsets[b]:offsets[b+1]].
     users: int32[B] row of the user in the bundle, -1 for a user it does not know.
+    recent: int32[B] how many of a user's newest items are of the last five minutes; None: unknown.
     """
 
     items: Int32s
     offsets: Int64s
     users: Int32s
+    recent: Int32s | None = None
 
     def of(self, b: int) -> Int32s:
         """The history of the batch's user b."""

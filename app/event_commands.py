@@ -13,12 +13,15 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from app.adapters.event_log import EventLog
+    from app.adapters.redis_erasures import RedisErasures
     from app.adapters.redis_stream import RedisEventStream
     from app.event_export import Exported
 
 T = TypeVar("T")
 
 console = Console(stderr=True)
+_TIMEOUT_S = 10.0
 
 EXPORT_HELP = """Copy acknowledged feedback from the event stream to Parquet files by day.
 
@@ -64,23 +67,23 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export events."""
-    from app.adapters.event_log import EventLog
     from app.event_export import export_and_trim
 
-    target = _open(EventLog.open, log)
+    target = open_log(log)
     url = redis or local_redis_url(state_dir)
 
     async def once() -> Exported:
-        stream = redis_stream(url)
+        stream, erasures = connect(url)
         try:
-            return await export_and_trim(stream, target, keep_hours=keep_hours)
+            return await export_and_trim(stream, erasures, target, keep_hours=keep_hours)
         finally:
             await stream.close()
+            await erasures.close()
 
     async def line() -> str:
         done = await once()
-        news = done.events or done.trimmed
-        return f"{log}: {done.events:,} events more, {done.trimmed:,} dropped" if news else ""
+        news = done.events or done.erased or done.trimmed
+        return f"{log}: {_summary(done)}" if news else ""
 
     if follow:
         asyncio.run(again_and_again(line, every_s))
@@ -89,12 +92,12 @@ def export(
     if as_json:
         typer.echo(json.dumps({"log": log, **asdict(done)}))
     else:
-        typer.echo(f"{log}: {done.events:,} events more, {done.trimmed:,} dropped from the stream")
+        typer.echo(f"{log}: {_summary(done)}")
 
 
-def local_redis_url(state_dir: Path) -> str:
-    """The Redis that a running `marquee serve` started for its state."""
-    config = state_dir / "state" / "valkey.conf"
+def local_redis_url(state_dir: Path, role: str = "state") -> str:
+    """The Redis that a running `marquee serve` started for its state, or for its cache."""
+    config = state_dir / role / "valkey.conf"
     try:
         lines = config.read_text("utf-8").splitlines()
     except OSError:
@@ -134,11 +137,21 @@ async def again_and_again(once: Callable[[], Coroutine[Any, Any, str]], every_s:
         await asyncio.sleep(every_s)
 
 
-def _open(opener: Callable[[str], T], address: str) -> T:
+def open_log(address: str) -> EventLog:
+    """The event log at an address."""
+    from app.adapters.event_log import EventLog
+
     try:
-        return opener(address)
+        return EventLog.open(address)
     except ValueError as error:
         fail(f"--log {error}")
+
+
+def connect(url: str) -> tuple[RedisEventStream, RedisErasures]:
+    """The stream and the erased users of a Redis; as `redis_stream`."""
+    from app.adapters.redis_erasures import RedisErasures
+
+    return redis_stream(url), RedisErasures(url, timeout_s=_TIMEOUT_S)
 
 
 def redis_stream(url: str) -> RedisEventStream:
@@ -146,9 +159,16 @@ def redis_stream(url: str) -> RedisEventStream:
     from app.adapters.redis_stream import RedisEventStream
 
     try:
-        return RedisEventStream(url, timeout_s=10.0)
+        return RedisEventStream(url, timeout_s=_TIMEOUT_S)
     except ValueError as error:
         fail(f"--redis {url}: {error}")
+
+
+def _summary(done: Exported) -> str:
+    return (
+        f"{done.events:,} events more, {done.erased:,} of erased users taken out, "
+        f"{done.trimmed:,} dropped from the stream"
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.domain import StreamEntry
-from app.ports import EventStream
+from app.domain import Erasure, StreamEntry
+from app.ports import Erasures, EventStream
 
 PAGE_ENTRIES = 5_000
 FILE_ENTRIES = 200_000
@@ -22,8 +22,13 @@ class Log(Protocol):
         """The id of the newest entry, "0-0" when there is none."""
         ...
 
-    def append(self, entries: Sequence[StreamEntry]) -> None:
-        """Write the entries, which ascend by id."""
+    def append(self, entries: Sequence[StreamEntry]) -> list[str]:
+        """Write the entries, which ascend by id; returns the names of what was written."""
+        ...
+
+    def erase(self, erasures: Mapping[str, Erasure], written: Sequence[str] = ()) -> int:
+        """Take erased users out, from all that is there if they are new to the log, and from
+        `written`; returns how many events."""
         ...
 
 
@@ -45,26 +50,34 @@ class Mirror(EventStream, Protocol):
 
 @dataclass(frozen=True)
 class Exported:
-    """What one export did: entries written, entries dropped from the stream, the log's last id."""
+    """What one export did: entries written, entries of erased users taken out of the log,
+    entries dropped from the stream; and the log's last id."""
 
     events: int
+    erased: int
     trimmed: int
     last_id: str
 
 
-async def export(stream: EventStream, log: Log) -> int:
-    """Write what the log does not have yet; returns how many entries.
+async def export(stream: EventStream, erasures: Erasures, log: Log) -> tuple[int, int]:
+    """Write what the log does not have yet and take erased users out; how many entries of each.
 
     A run that dies in between has written whole files or nothing: the next one goes on behind
     the last id of the log. Raises DependencyUnavailable, OSError.
     """
     after = await asyncio.to_thread(log.last_id)
-    written = 0
-    while entries := await _read(stream, after):
-        await asyncio.to_thread(log.append, entries)
-        written += len(entries)
-        after = entries[-1].event_id
-    return written
+    events = erased = 0
+    more = True
+    while more:
+        entries = await _read(stream, after)
+        files = await asyncio.to_thread(log.append, entries)
+        # Asked after the writing: whoever was erased while their entries were on their way here
+        # is in the answer.
+        erased += await asyncio.to_thread(log.erase, await erasures.all(), files)
+        events += len(entries)
+        more = bool(entries)
+        after = entries[-1].event_id if entries else after
+    return events, erased
 
 
 async def mirror(stream: EventStream, copy: Mirror) -> int:
@@ -81,19 +94,21 @@ async def mirror(stream: EventStream, copy: Mirror) -> int:
     return added
 
 
-async def export_and_trim(stream: TrimmedStream, log: Log, *, keep_hours: float | None) -> Exported:
+async def export_and_trim(
+    stream: TrimmedStream, erasures: Erasures, log: Log, *, keep_hours: float | None
+) -> Exported:
     """Export, then drop from the stream what is in the log and older than `keep_hours`.
 
     keep_hours: None keeps the stream as it is.
     """
-    written = await export(stream, log)
+    events, erased = await export(stream, erasures, log)
     last_id = await asyncio.to_thread(log.last_id)
     trimmed = 0
     if keep_hours is not None:
         exported_ms = int(last_id.partition("-")[0])
         oldest_ms = int((time.time() - keep_hours * 3600) * 1000)
         trimmed = await stream.trim(f"{min(oldest_ms, exported_ms)}-0")
-    return Exported(written, trimmed, last_id)
+    return Exported(events, erased, trimmed, last_id)
 
 
 async def _read(stream: EventStream, after: str) -> list[StreamEntry]:

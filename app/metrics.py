@@ -84,6 +84,29 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._breaker = Gauge(
+            "marquee_breaker_state",
+            "0 closed, 1 half-open (one probe passes), 2 open (not asked).",
+            ["dependency"],
+            registry=self._registry,
+        )
+        self._feature_age = Gauge(
+            "marquee_feature_age_seconds",
+            "Age of the online features: how long ago what they come from was read or made.",
+            ["feature"],
+            registry=self._registry,
+        )
+        self._recall = Histogram(
+            "marquee_ann_recall",
+            "Recall@100 of sampled searches against the exact ones.",
+            buckets=(0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0),
+            registry=self._registry,
+        )
+        self._erasures = Counter(
+            "marquee_erasures_total",
+            "Users erased.",
+            registry=self._registry,
+        )
         self._by_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def request(self, route: str, status: int, seconds: float) -> None:
@@ -124,6 +147,22 @@ class Metrics:
     def feedback(self, event_type: str) -> None:
         """Count an acknowledged event."""
         self._feedback.labels(event_type).inc()
+
+    def breaker(self, dependency: str, state: int) -> None:
+        """Name the state of a breaker."""
+        self._breaker.labels(dependency).set(state)
+
+    def feature_age(self, feature: str, seconds: float) -> None:
+        """Tell how old a feature's source is."""
+        self._feature_age.labels(feature).set(seconds)
+
+    def recall(self, recall: float) -> None:
+        """Record the recall of one sampled search."""
+        self._recall.observe(recall)
+
+    def erasure(self) -> None:
+        """Count an erased user."""
+        self._erasures.inc()
 
     def version(self, version: str) -> None:
         """Name the version that answers."""

@@ -10,19 +10,21 @@ import base64
 import binascii
 import re
 import secrets
+import time
 import zlib
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
+from app.cache_keys import user_prefix
 from app.domain import Slate, Strategy, UserId
 from app.errors import CursorExpired, CursorUnknown, DependencyUnavailable
 from app.ports import SlateCache
 
 # A later release that reads other cursors counts on from here.
 _FORMAT = "1"
-_TOKEN = re.compile(r"1\.([0-9a-f]{32})\.([0-9]{1,5})\.([0-9]{1,5})")
+_TOKEN = re.compile(r"1\.([0-9a-f]{24}\.[0-9]{1,15}\.[0-9a-f]{32})\.([0-9]{1,5})\.([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,8 @@ class Pages:
         page = replace(slate, recommendations=orjson.dumps(rows[:size]))
         if len(rows) <= size:
             return SlatePage(page, None)
-        name = secrets.token_hex(16)
+        name = f"{_owner(user_id)}.{time.time_ns() // 1_000_000}.{secrets.token_hex(16)}"
         kept = {
-            "user_id": str(user_id),
             "strategy": slate.strategy,
             "model_version": slate.model_version,
             "degraded": slate.degraded,
@@ -70,14 +71,14 @@ class Pages:
         """
         name, start, first_size = _parse(cursor)
         size = size or first_size
+        if not name.startswith(_owner(user_id)):
+            raise CursorUnknown("cursor: it belongs to another user", field="cursor")
         (packed,) = await self._cache.get([_key(name)])
         if packed is None:
             raise CursorExpired(
                 "cursor: its slate is no longer kept; ask for the first page again", field="cursor"
             )
         kept = orjson.loads(zlib.decompress(packed))
-        if kept["user_id"] != str(user_id):
-            raise CursorUnknown("cursor: it belongs to another user", field="cursor")
         stop = start + size
         slate = Slate(
             orjson.dumps(kept["rows"][start:stop]),
@@ -88,8 +89,14 @@ class Pages:
         return SlatePage(slate, _cursor(name, stop, size) if stop < len(kept["rows"]) else None)
 
 
+def _owner(user_id: UserId) -> str:
+    return user_prefix(user_id).split(":")[1]
+
+
 def _key(name: str) -> str:
-    return f"page:{name}"
+    """Like a slate's: its user, and in the place of the revision when it was made."""
+    owner, made_ms, secret = name.split(".")
+    return f"user:{owner}:page:{made_ms}-0:{secret}"
 
 
 def _cursor(name: str, start: int, size: int) -> str:

@@ -17,7 +17,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from app.domain import Candidates, Float32s, Query, SearchFilter, Slate, Strategy, UserEvents
+from app.cache_keys import user_prefix
+from app.domain import (
+    Candidates,
+    Float32s,
+    Query,
+    SearchFilter,
+    Slate,
+    Strategy,
+    UserEvents,
+    UserId,
+)
 from app.errors import DependencyUnavailable
 from app.metrics import Metrics
 from app.models import Model
@@ -50,7 +60,9 @@ class Recommender:
         ranker: Ranker,
         metrics: Metrics,
         limits: Limits,
+        is_erased: Callable[[UserId], bool] = lambda user_id: False,
     ) -> None:
+        """is_erased: what is known of a user's erasure while the user state is away."""
         self._current = current
         self._state = state
         self._cache = cache
@@ -59,6 +71,7 @@ class Recommender:
         self._ranker = ranker
         self._metrics = metrics
         self._limits = limits
+        self._is_erased = is_erased
 
     async def recommend(self, queries: Sequence[Query]) -> list[Slate]:
         """One slate per query, in order. Raises ModelNotReady before the first bundle."""
@@ -69,7 +82,8 @@ class Recommender:
         )
         if states is None:
             # Without the revision a cached slate could ignore feedback: compute instead.
-            return await self._compute(model, queries, [UserEvents()] * len(queries), degraded)
+            states = [UserEvents(erased=self._is_erased(q.user_id)) for q in queries]
+            return await self._compute(model, queries, states, degraded)
         keys = [_cache_key(model, q, s) for q, s in zip(queries, states, strict=True)]
         slates = await self._cached(model, queries, keys, degraded)
         missing = [n for n, slate in enumerate(slates) if slate is None]
@@ -234,10 +248,10 @@ def _popular_slate(model: Model, query: Query, user: Known, wanted: SearchFilter
 
 
 def _cache_key(model: Model, query: Query, state: UserEvents) -> str:
-    """Everything a slate depends on: version, user, the user's revision and the request."""
+    """Everything a slate depends on: user, the user's revision, version and the request."""
     request = replace(query, read_cache=True)
-    text = repr((model.version, state.revision, request))
-    return "slate:" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(repr((model.version, request)).encode(), digest_size=16).hexdigest()
+    return f"{user_prefix(query.user_id)}slate:{state.revision}:{digest}"
 
 
 def _pack(slate: Slate) -> bytes:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from app.domain import (
     Candidates,
+    Erasure,
     Event,
     Float32s,
     Histories,
@@ -18,6 +19,7 @@ from app.domain import (
     UserEvents,
     UserId,
 )
+from app.windows import SlotCounts
 
 
 class UserState(Protocol):
@@ -36,6 +38,33 @@ class UserState(Protocol):
 
     async def ping(self) -> None:
         """Return if the store answers."""
+        ...
+
+
+class Erasures(Protocol):
+    """The list of erased users, kept with the user state."""
+
+    async def begin(self, user_id: UserId) -> Erasure:
+        """Forget the user's state and note the erasure, both or neither.
+
+        From then on `UserState.read` says that the user is erased.
+        """
+        ...
+
+    async def finish(self, erasure: Erasure) -> None:
+        """Replace the note on the user by this one, which is complete."""
+        ...
+
+    async def all(self) -> dict[str, Erasure]:
+        """The newest erasure of every user who has one."""
+        ...
+
+
+class WindowCounts(Protocol):
+    """Events of all users by item, in slots of time (app/windows.py)."""
+
+    async def read(self, slots: Sequence[int]) -> list[SlotCounts]:
+        """The counts of each slot, in one round trip."""
         ...
 
 
@@ -64,6 +93,14 @@ class SlateCache(Protocol):
 
     async def put(self, slates: Mapping[str, bytes]) -> None:
         """Store the values; they expire on their own."""
+        ...
+
+    async def keys(self, prefix: str) -> list[str]:
+        """The keys that begin with the prefix. Looks at every key of the cache."""
+        ...
+
+    async def drop(self, keys: Sequence[str]) -> None:
+        """Forget the values of the keys."""
         ...
 
 

@@ -8,8 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.coalesce import Coalescer
-from app.domain import Event, EventType, ItemId, Query, SearchFilter, Slate, UserEvents, UserId
+from app.domain import (
+    Erasure,
+    Event,
+    EventType,
+    ItemId,
+    Query,
+    SearchFilter,
+    Slate,
+    UserEvents,
+    UserId,
+)
+from app.erasing import Eraser
 from app.errors import DependencyUnavailable, NotFound
+from app.live import Live
 from app.metrics import Metrics
 from app.models import Model
 from app.pages import Pages, SlatePage
@@ -27,6 +39,16 @@ class Page:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class UserWindow:
+    """A user's last five minutes: events by type and in all, and the genres' shares in them."""
+
+    clicks: int
+    views: int
+    events: int
+    genres: dict[str, float]
+
+
 class Service:
     """One ingress replica's answers."""
 
@@ -39,15 +61,19 @@ class Service:
         metrics: Metrics,
         max_batch: int,
         batches_in_flight: int,
+        live: Live,
+        eraser: Eraser | None,
         max_wait_s: float,
         pages: Pages | None = None,
         rules: Rules | None = None,
         paged_items: int = 500,
     ) -> None:
-        """pages: None when there is nowhere to keep a slate for later. rules: of every request.
-        paged_items: length of a slate that is read in pages.
+        """eraser: None without user state. pages: None when there is nowhere to keep a slate for
+        later. rules: of every request. paged_items: length of a slate that is read in pages.
         """
         self._current = current
+        self._live = live
+        self._eraser = eraser
         self._recommender = recommender
         self._state = state
         self.metrics = metrics
@@ -129,6 +155,51 @@ class Service:
         ]
         return Page(rows, model.version)
 
+    def popular_now(self, limit: int, genres: tuple[str, ...]) -> Page:
+        """What gathered most events in the last five minutes; their number is the score."""
+        self._check_genres(genres)
+        model = self._current()
+        allowed = model.popular.allowed(SearchFilter(genres=genres))
+        found = [
+            (window.wanted, item)
+            for item_id, window in self._live.windows.items()
+            if (item := model.bundle.item_index(item_id)) >= 0 and allowed[item]
+        ]
+        found.sort(key=lambda row: (-row[0], row[1]))
+        rows = [model.render.item(item) | {"score": float(n)} for n, item in found[:limit]]
+        return Page(rows, model.version)
+
+    async def erase(self, user_id: UserId) -> Erasure:
+        """Erase a user from everywhere; returns the receipt.
+
+        Raises DependencyUnavailable when a place could not be reached: ask again.
+        """
+        if self._eraser is None:
+            raise DependencyUnavailable("user state: REDIS_URL is not set")
+        try:
+            receipt = await self._eraser.erase(user_id)
+        except OSError as error:
+            raise DependencyUnavailable(f"event log: {error}") from error
+        self.metrics.erasure()
+        return receipt
+
+    async def window(self, user_id: UserId) -> UserWindow:
+        """A user's last five minutes. Raises DependencyUnavailable."""
+        (state,) = await self._state.read([user_id])
+        model = self._current()
+        newest = state.events[len(state.events) - state.recent :]
+        kinds = [kind for _, kind in newest]
+        items = [model.bundle.item_index(item_id) for item_id, _ in newest]
+        shares = model.bundle.genre_matrix[[item for item in items if item >= 0]].sum(axis=0)
+        genres = {
+            name: round(float(share / shares.sum()), 4)
+            for name, share in zip(model.bundle.manifest.genres, shares, strict=True)
+            if share > 0
+        }
+        return UserWindow(
+            kinds.count(EventType.CLICK), kinds.count(EventType.VIEW), len(kinds), genres
+        )
+
     def search_items(self, text: str, limit: int) -> Page:
         """Items whose title contains the words, most popular first; an id finds its item."""
         model = self._current()
@@ -148,14 +219,14 @@ class Service:
         try:
             (state,) = await self._state.read([user_id])
         except DependencyUnavailable:
-            state = UserEvents()
+            state = UserEvents(erased=self._live.is_erased(user_id))
         rows: list[dict[str, Any]] = []
         for item_id, event_type in reversed(state.events):
             item = model.bundle.item_index(item_id)
             if item >= 0:
                 rows.append(model.render.item(item) | {"event_type": event_type.value})
         online = {model.bundle.item_index(item_id) for item_id, _ in state.events}
-        past = known(model.bundle, Query(user_id), UserEvents()).history
+        past = known(model.bundle, Query(user_id), UserEvents(erased=state.erased)).history
         rows += [
             model.render.item(item) | {"event_type": None}
             for item in past[::-1].tolist()
@@ -168,7 +239,8 @@ class Service:
         ids = self._current().bundle.user_ids
         step = max(1, len(ids) // limit)
         chosen = ids[::step][:limit].tolist()
-        return [user.decode() if isinstance(user, bytes) else user for user in chosen]
+        users = [user.decode() if isinstance(user, bytes) else user for user in chosen]
+        return [user for user in users if not self._live.is_erased(user)]
 
     def info(self) -> dict[str, Any]:
         """What answers: version, entity, catalogue and how the model was measured."""

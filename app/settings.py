@@ -59,6 +59,29 @@ class Settings(BaseSettings):
     stage_timeout_ms: int = Field(
         1000, gt=0, description="Longest wait for one stage before doing without, milliseconds."
     )
+    breaker_failures: int = Field(
+        3, gt=0, description="Failures in a row after which a dependency is not asked for a while."
+    )
+    breaker_open_ms: int = Field(
+        1000, gt=0, description="How long it is not asked before one request tries, milliseconds."
+    )
+    trend_weight: float = Field(
+        0.1,
+        ge=0,
+        description="Most that an item gains by what happens now, in deviations of the scores.",
+    )
+    session_weight: float = Field(
+        0.1,
+        ge=0,
+        description="Most that genres of the user's last five minutes gain, in the same unit.",
+    )
+    recall_share: float = Field(
+        0.001, ge=0, le=1, description="Share of searches repeated exactly to measure recall."
+    )
+    event_log: str = Field(
+        "",
+        description="Event log to erase users from at once; empty: the next export does it.",
+    )
     replicas: int = Field(
         1,
         gt=0,
@@ -71,7 +94,7 @@ class Settings(BaseSettings):
     max_wait_ms: int = Field(
         500,
         gt=0,
-        description="Longest wait for a batch, milliseconds; who would wait longer gets 429.",
+        description="Longest time to an answer, milliseconds; who would wait longer gets 429.",
     )
     max_ongoing_requests: int = Field(
         5000, gt=0, description="Requests one ingress replica holds; those beyond it get 503."

@@ -82,6 +82,7 @@ def chart_service(
     given = {
         "MARQUEE_STORE": str(Path(store).absolute()),
         "MARQUEE_RATE_LIMIT_PER_MINUTE": "0",  # a few users stand for many
+        "MARQUEE_MAX_WAIT_MS": "10000",  # until replicas are added there are too few
         **(environment or {}),
     }
     url = f"http://127.0.0.1:{port}"

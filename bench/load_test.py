@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ _DOWNSCALE_DELAY_S = 8.0
 def load_test(
     store: str, name: str, duration_s: float | None, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The scenario's figures: `slate` and `feedback` over the whole run, and a `timeline` of the
-    seconds, whose latencies are of the last ten. Raises UserError when something does not start.
+    """The scenario's figures: `slate` and `feedback` over the whole run, what the failures were,
+    and a `timeline` of the seconds, whose latencies are of the last ten.
+
+    Raises UserError when something does not start.
 
     duration_s: instead of the scenario's own.
     """
@@ -40,10 +43,12 @@ def load_test(
             _locust(url, name, seconds, Path(directory) / "run")
         rows = _read(Path(directory) / "run_stats.csv")
         history = _read(Path(directory) / "run_stats_history.csv")
+        failed = _read(Path(directory) / "run_failures.csv")
     return {
         "scenario": name,
         "duration_s": seconds,
         **{row["Name"]: _totals(row) for row in rows if row["Name"] != "Aggregated"},
+        "failures": _counts(failed),
         "timeline": [_second(row) for row in history if row["Name"] == "Aggregated"],
         "machine": machine(),
     }
@@ -127,6 +132,14 @@ def _totals(row: dict[str, str]) -> dict[str, Any]:
         "per_s": round(float(row["Requests/s"]), 1),
         **{key: float(row[column]) for key, column in _PERCENTILES.items()},
     }
+
+
+def _counts(rows: Iterable[dict[str, str]]) -> dict[str, int]:
+    """How often each failure was seen, over all kinds of requests."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts[row["Error"]] += int(row["Occurrences"])
+    return dict(counts)
 
 
 def _second(row: dict[str, str]) -> dict[str, Any]:

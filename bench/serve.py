@@ -106,9 +106,9 @@ def zipf_order(n_users: int, length: int, seed: int) -> np.ndarray:
     return rng.permutation(n_users)[rank]
 
 
-def http_request(path: str, user_id: int | str, *, cached: bool) -> str:
-    """A whole POST for one user's slate of ten."""
-    body = json.dumps({"user_id": user_id, "num_recommendations": 10})
+def http_request(path: str, user_id: int | str, *, cached: bool, slate: int = 10) -> str:
+    """A whole POST for one user's slate of that many items."""
+    body = json.dumps({"user_id": user_id, "num_recommendations": slate})
     head = [
         f"POST {path} HTTP/1.1",
         f"Host: {_HOST}",

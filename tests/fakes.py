@@ -8,6 +8,7 @@ import numpy as np
 
 from app.domain import (
     Candidates,
+    Erasure,
     Event,
     EventType,
     Float32s,
@@ -20,36 +21,67 @@ from app.domain import (
     event_order,
 )
 from app.errors import DependencyUnavailable
+from app.windows import SlotCounts
 from training.model.bundle import Bundle
 
 
 class FakeUserState:
-    """The UserState port in a dictionary; `away = True` makes it fail."""
+    """The UserState and Erasures ports in dictionaries; `away = True` makes them fail."""
 
     def __init__(self) -> None:
         self.stream: list[Event] = []
         self.away = False
+        self.erased: dict[str, Erasure] = {}
+        self.recent = 0  # events that are of the last five minutes
+        self._ids = 0
         self._events: dict[str, list[tuple[ItemId, EventType]]] = {}
         self._revisions: dict[str, str] = {}
 
     async def read(self, user_ids: Sequence[UserId]) -> list[UserEvents]:
         self._check()
-        return [
-            UserEvents(self._revisions.get(str(user), "0"), tuple(self._events.get(str(user), ())))
-            for user in user_ids
-        ]
+        return [self._known(str(user)) for user in user_ids]
+
+    def _known(self, user: str) -> UserEvents:
+        events = tuple(self._events.get(user, ()))
+        return UserEvents(
+            self._revisions.get(user, "0"),
+            events,
+            min(self.recent, len(events)),
+            user in self.erased,
+        )
 
     async def append(self, event: Event) -> str:
         self._check()
         self.stream.append(event)
         events = self._events.setdefault(str(event.user_id), [])
         events.append((str(event.item_id), event.event_type))
-        revision = f"{len(self.stream)}-0"
+        revision = self._next_id()
         self._revisions[str(event.user_id)] = revision
         return revision
 
     async def ping(self) -> None:
         self._check()
+
+    async def begin(self, user_id: UserId) -> Erasure:
+        self._check()
+        user = str(user_id)
+        removed = {"state": len(self._events.pop(user, []))}
+        self._revisions[user] = self._next_id()
+        note = Erasure(user, self._revisions[user], "2026-01-01T00:00:00+00:00", removed)
+        self.erased[user] = note
+        return note
+
+    async def finish(self, erasure: Erasure) -> None:
+        self._check()
+        self.erased[erasure.user_id] = erasure
+
+    async def all(self) -> dict[str, Erasure]:
+        self._check()
+        return dict(self.erased)
+
+    def _next_id(self) -> str:
+        self._ids += 1
+        return f"{self._ids}-0"
 
     def _check(self) -> None:
         if self.away:
@@ -70,6 +102,15 @@ class FakeSlateCache:
     async def put(self, slates: Mapping[str, bytes]) -> None:
         self._check()
         self.values.update(slates)
+
+    async def keys(self, prefix: str) -> list[str]:
+        self._check()
+        return [key for key in self.values if key.startswith(prefix)]
+
+    async def drop(self, keys: Sequence[str]) -> None:
+        self._check()
+        for key in keys:
+            self.values.pop(key, None)
 
     def _check(self) -> None:
         if self.away:
@@ -140,3 +181,29 @@ class FakeEventStream:
             newest = self.entries[-1].event_id if self.entries else "0-0"
             if event_order(entry.event_id) > event_order(newest):
                 self.entries.append(entry)
+
+    async def find(self, user_id: UserId, upto: str) -> list[str]:
+        return [
+            entry.event_id
+            for entry in self.entries
+            if entry.event.user_id == str(user_id)
+            and event_order(entry.event_id) <= event_order(upto)
+        ]
+
+    async def remove(self, event_ids: Sequence[str]) -> None:
+        self.entries = [entry for entry in self.entries if entry.event_id not in event_ids]
+
+
+class FakeWindowCounts:
+    """The WindowCounts port in a dictionary of slots; `away = True` makes it fail."""
+
+    def __init__(self) -> None:
+        self.slots: dict[int, SlotCounts] = {}
+        self.asked: list[list[int]] = []
+        self.away = False
+
+    async def read(self, slots: Sequence[int]) -> list[SlotCounts]:
+        if self.away:
+            raise DependencyUnavailable("windows: away")
+        self.asked.append(list(slots))
+        return [self.slots.get(slot, {}) for slot in slots]

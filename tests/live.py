@@ -19,6 +19,8 @@ import uvicorn
 from app.adapters.local_stages import LocalStages
 from app.adapters.qdrant_edge import QdrantEdgeIndex
 from app.api.routes import build_api
+from app.erasing import Eraser
+from app.live import Live
 from app.metrics import Metrics
 from app.models import Model
 from app.pages import Pages
@@ -26,7 +28,7 @@ from app.pipeline import Limits, Recommender
 from app.service import Service
 from app.settings import Settings
 from tests.bundles import tiny_bundle
-from tests.fakes import FakeSlateCache, FakeUserState
+from tests.fakes import FakeEventStream, FakeSlateCache, FakeUserState, FakeWindowCounts
 from training.model.bundle import Bundle
 
 
@@ -52,6 +54,8 @@ def service_over(bundle: Bundle) -> Service:
         metrics=metrics,
         max_batch=8,
         batches_in_flight=2,
+        live=Live(FakeWindowCounts(), state, metrics, every_s=60),
+        eraser=Eraser(state, FakeEventStream(), cache, None),
         max_wait_s=5.0,
         pages=Pages(cache),
     )

@@ -109,6 +109,7 @@ def ndcg(metrics: dict[str, Any], model: str) -> float | None:
 
 
 def _prepare(plan: Plan, report: Report) -> None:
+    from training.data.event_log import leave_out
     from training.data.movielens import detect
     from training.data.prepare import prepare
     from training.data.synthetic import write_synthetic
@@ -124,7 +125,10 @@ def _prepare(plan: Plan, report: Report) -> None:
     report("Preparing")
     data = plan.work / "data"
     shutil.rmtree(data, ignore_errors=True)
-    prepare(detect(str(raw)), data, max_rejects=0.01, report=report)
+    source = detect(str(raw))
+    if plan.log is not None:
+        source = leave_out(source, plan.log)
+    prepare(source, data, max_rejects=0.01, report=report)
     if plan.log is not None:
         _append_log(plan.log, data, report)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from app.domain import Event, UserEvents, UserId
+from app.domain import Erasure, Event, UserEvents, UserId
 from app.errors import DependencyUnavailable
+from app.windows import SlotCounts
 
 
 class NoUserState:
@@ -33,3 +34,34 @@ class NoSlateCache:
 
     async def put(self, slates: Mapping[str, bytes]) -> None:
         """See the port."""
+
+    async def keys(self, prefix: str) -> list[str]:
+        """See the port."""
+        return []
+
+    async def drop(self, keys: Sequence[str]) -> None:
+        """See the port."""
+
+
+class NoErasures:
+    """The Erasures port without a server."""
+
+    async def begin(self, user_id: UserId) -> Erasure:
+        """See the port."""
+        raise DependencyUnavailable("user state: REDIS_URL is not set")
+
+    async def finish(self, erasure: Erasure) -> None:
+        """See the port."""
+        raise DependencyUnavailable("user state: REDIS_URL is not set")
+
+    async def all(self) -> dict[str, Erasure]:
+        """See the port."""
+        return {}
+
+
+class NoWindowCounts:
+    """The WindowCounts port without a server: nothing happens."""
+
+    async def read(self, slots: Sequence[int]) -> list[SlotCounts]:
+        """See the port."""
+        return [{} for _ in slots]

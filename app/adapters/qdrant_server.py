@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ from app.adapters.qdrant_rules import (
 from app.domain import Candidates, Float32s, SearchFilter
 from app.errors import DependencyUnavailable
 from training.model.bundle import FULL_SCAN_KB, Bundle
+from training.model.manifest import BundleError, Manifest
 
 _log = logs.get("qdrant")
 
@@ -38,6 +39,15 @@ _PAYLOAD_INDEXES = {
 }
 
 
+# Of the collections' names, those that are no longer needed. Raises OSError or BundleError.
+LeftBehind = Callable[[Sequence[str]], Sequence[str]]
+
+
+def collection_name(manifest: Manifest) -> str:
+    """Where a bundle's items are."""
+    return f"items-{manifest.version}-{manifest.files['item_vectors.npy'].sha256[:8]}"
+
+
 class QdrantServerIndex:
     """The VectorIndex port over a collection that is filled from the bundle when it is not there.
 
@@ -45,10 +55,19 @@ class QdrantServerIndex:
     server shared by two stores never answers one with the other's items.
     """
 
-    def __init__(self, bundle: Bundle, client: AsyncQdrantClient, *, timeout_s: float) -> None:
-        """timeout_s: longest wait for a search; filling a collection has its own."""
-        checksum = bundle.manifest.files["item_vectors.npy"].sha256
-        self.collection = f"items-{bundle.version}-{checksum[:8]}"
+    def __init__(
+        self,
+        bundle: Bundle,
+        client: AsyncQdrantClient,
+        *,
+        timeout_s: float,
+        left_behind: LeftBehind | None = None,
+    ) -> None:
+        """timeout_s: longest wait for a search; filling a collection has its own.
+        left_behind: tells which of the server's collections nobody needs any more; None: no one.
+        """
+        self.collection = collection_name(bundle.manifest)
+        self._left_behind = left_behind
         self._bundle = bundle
         self._client = client
         self._timeout_s = timeout_s
@@ -56,7 +75,15 @@ class QdrantServerIndex:
         self._filling: asyncio.Task[None] | None = None
 
     @classmethod
-    def connect(cls, bundle: Bundle, *, url: str, api_key: str | None, timeout_s: float) -> Self:
+    def connect(
+        cls,
+        bundle: Bundle,
+        *,
+        url: str,
+        api_key: str | None,
+        timeout_s: float,
+        left_behind: LeftBehind | None = None,
+    ) -> Self:
         """The index on the server at `url`: its REST port, whose neighbour above speaks gRPC."""
         client = AsyncQdrantClient(
             url=url,
@@ -66,14 +93,22 @@ class QdrantServerIndex:
             timeout=_FILL_TIMEOUT_S,
             check_compatibility=False,
         )
-        return cls(bundle, client, timeout_s=timeout_s)
+        return cls(bundle, client, timeout_s=timeout_s, left_behind=left_behind)
 
     async def prepare(self) -> None:
-        """Wait until the collection is filled; a server that is away is the searches' to report."""
+        """Wait until the collection is filled; a server that is away is the searches' to report.
+
+        Then remove the collections left behind.
+        """
         try:
             await self._filled()
         except DependencyUnavailable as error:
             _log.warning("collection not filled", collection=self.collection, reason=str(error))
+            return
+        try:
+            await self._remove_left_behind()
+        except (DependencyUnavailable, BundleError, OSError) as error:
+            _log.warning("old collections not removed", reason=str(error))
 
     async def search(
         self, vectors: Float32s, filters: Sequence[SearchFilter], limits: Sequence[int]
@@ -133,6 +168,16 @@ class QdrantServerIndex:
             raise DependencyUnavailable(
                 f"Qdrant collection {self.collection} holds {stored} of {n_items} items"
             )
+
+    async def _remove_left_behind(self) -> None:
+        if self._left_behind is None:
+            return
+        async with _translated("did not remove old collections"):
+            found = [known.name for known in (await self._client.get_collections()).collections]
+            for name in await asyncio.to_thread(self._left_behind, found):
+                if name != self.collection:  # whose batches may still be on their way
+                    await self._client.delete_collection(name)
+                    _log.info("collection removed", collection=name)
 
     async def _count(self) -> int:
         if not await self._client.collection_exists(self.collection):

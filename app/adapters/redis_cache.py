@@ -43,3 +43,23 @@ class RedisSlateCache:
             await self._put(keys=list(slates), args=[self._ttl_s, *slates.values()])
         except (RedisError, OSError) as error:
             raise DependencyUnavailable(f"cache: {error}") from error
+
+    async def keys(self, prefix: str) -> list[str]:
+        """See the port. `prefix` must not hold what Redis takes for a pattern."""
+        try:
+            found = [key async for key in self._redis.scan_iter(f"{prefix}*", count=1000)]
+        except (RedisError, OSError) as error:
+            raise DependencyUnavailable(f"cache: {error}") from error
+        return [cast(bytes, key).decode() for key in found]
+
+    async def drop(self, keys: Sequence[str]) -> None:
+        """See the port."""
+        try:
+            if keys:
+                await self._redis.unlink(*keys)
+        except (RedisError, OSError) as error:
+            raise DependencyUnavailable(f"cache: {error}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()

@@ -2,15 +2,18 @@
 
     marquee:events        stream, one entry per event, for the next training
     marquee:user:<id>     text, one line per event, oldest first:
-                          "<stream id>|<event type>|<item id>\\n"
+                          "<stream id>|<event type>|<item id>\\n"; of an erased user the first
+                          line is "<stream id>|erased|\\n" (redis_erasures.py)
+    marquee:window:<slot> hash, events per "<event type>|<item id>" in 15 s (app/windows.py)
 
-A Lua script writes both, so an event is in both or in neither; the newest line's stream id is the
+A Lua script writes all, so an event is in each or in none; the newest line's stream id is the
 user's revision. A text rather than a list, because a batch of users is then one MGET. The server
 should run with `appendfsync always`: then an acknowledged event also survives the server's death.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -20,6 +23,9 @@ from redis.exceptions import RedisError
 from app.adapters.redis_stream import EVENTS
 from app.domain import Event, EventType, UserEvents, UserId
 from app.errors import DependencyUnavailable
+from app.windows import WINDOW_S, slot_of
+
+ERASED = "erased"
 
 # Every so often a user's text is cut back to the newest lines; in between it only grows.
 _APPEND = """
@@ -29,8 +35,11 @@ local length = redis.call('APPEND', KEYS[2], id .. '|' .. ARGV[3] .. '|' .. ARGV
 if length > tonumber(ARGV[5]) then
     local text = redis.call('GET', KEYS[2])
     local cut = string.find(text, '\\n', math.floor(length / 2), true)
-    redis.call('SET', KEYS[2], string.sub(text, cut + 1))
+    local erased = string.match(text, '^[%d-]+|erased|\\n') or ''
+    redis.call('SET', KEYS[2], erased .. string.sub(text, cut + 1))
 end
+redis.call('HINCRBY', KEYS[3], ARGV[3] .. '|' .. ARGV[2], 1)
+redis.call('EXPIRE', KEYS[3], ARGV[6])
 return id
 """
 
@@ -50,10 +59,11 @@ class RedisUserState:
     async def read(self, user_ids: Sequence[UserId]) -> list[UserEvents]:
         """See the port."""
         try:
-            texts = await self._redis.mget([_key(user_id) for user_id in user_ids])
+            texts = await self._redis.mget([user_key(user_id) for user_id in user_ids])
         except (RedisError, OSError) as error:
             raise DependencyUnavailable(f"user state: {error}") from error
-        return [_parse(text) for text in cast(list[bytes | None], texts)]
+        now_ms = time.time_ns() // 1_000_000
+        return [_parse(text, now_ms) for text in cast(list[bytes | None], texts)]
 
     async def append(self, event: Event) -> str:
         """See the port."""
@@ -63,9 +73,11 @@ class RedisUserState:
             event.event_type.value,
             event.timestamp_ms,
             self._max_user_bytes,
+            2 * WINDOW_S,
         ]
+        keys = [EVENTS, user_key(event.user_id), window_key(slot_of(event.timestamp_ms))]
         try:
-            revision = await self._append(keys=[EVENTS, _key(event.user_id)], args=arguments)
+            revision = await self._append(keys=keys, args=arguments)
         except (RedisError, OSError) as error:
             raise DependencyUnavailable(f"user state: {error}") from error
         return str(revision.decode())
@@ -78,14 +90,35 @@ class RedisUserState:
             raise DependencyUnavailable(f"user state: {error}") from error
 
 
-def _key(user_id: UserId) -> str:
+def user_key(user_id: UserId) -> str:
+    """Where a user's text is."""
     return f"marquee:user:{user_id}"
 
 
-def _parse(text: bytes | None) -> UserEvents:
+def window_key(slot: int) -> str:
+    """Where a slot's counts are."""
+    return f"marquee:window:{slot}"
+
+
+def _parse(text: bytes | None, now_ms: int) -> UserEvents:
     if not text:
         return UserEvents()
     # Ids are printable, so a line break can only be ours.
     fields = [line.split("|", 2) for line in text.decode().split("\n")[:-1]]
+    erased = fields[0][1] == ERASED
+    revision = fields[-1][0]
+    if erased:
+        del fields[0]
     events = tuple((item_id, EventType(kind)) for _, kind, item_id in fields)
-    return UserEvents(revision=fields[-1][0], events=events)
+    return UserEvents(revision, events, _recent(fields, now_ms), erased)
+
+
+def _recent(fields: list[list[str]], now_ms: int) -> int:
+    """How many of the newest lines are of the window, by their stream ids."""
+    since = now_ms - 1000 * WINDOW_S
+    recent = 0
+    for event_id, _, _ in reversed(fields):
+        if int(event_id.partition("-")[0]) < since:
+            break
+        recent += 1
+    return recent

@@ -9,10 +9,12 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.domain import Event, EventType, StreamEntry, event_order
+from app.domain import Event, EventType, StreamEntry, UserId, event_order
 from app.errors import DependencyUnavailable
 
 EVENTS = "marquee:events"
+# Small, so that reading page after page leaves room for requests between.
+_PAGE_ENTRIES = 500
 
 
 class RedisEventStream:
@@ -44,6 +46,27 @@ class RedisEventStream:
         """Drop the entries with ids before `before`; returns how many."""
         with _translated():
             return int(await self._redis.xtrim(EVENTS, minid=before, approximate=False))
+
+    async def find(self, user_id: UserId, upto: str) -> list[str]:
+        """The ids up to `upto` of the user's entries. Reads the whole stream."""
+        found: list[str] = []
+        after = "0-0"
+        while True:
+            with _translated():
+                rows: Any = await self._redis.xrange(
+                    EVENTS, min=f"({after}", max=upto, count=_PAGE_ENTRIES
+                )
+            if not rows:
+                return found
+            wanted = str(user_id).encode()
+            found += [row_id.decode() for row_id, row in rows if row[b"user_id"] == wanted]
+            after = rows[-1][0].decode()
+
+    async def remove(self, event_ids: Sequence[str]) -> None:
+        """Drop the entries with these ids."""
+        with _translated():
+            if event_ids:
+                await self._redis.xdel(EVENTS, *event_ids)
 
     async def close(self) -> None:
         """Close the connections."""

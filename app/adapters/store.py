@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings import Settings
+from training.model.manifest import BundleError
 from training.model.store import BundleStore
 
 
@@ -23,9 +25,14 @@ class Bundles:
     def locate(self, version: str) -> Path:
         """A directory with the version's bundle, downloaded first from an S3 store.
 
-        Raises BundleError for an unknown version, OSError when the store is away.
+        Downloads that promotions have left behind are removed then. Raises BundleError for an
+        unknown version, OSError when the store is away.
         """
-        return self.store.fetch(version, self.cache_dir)
+        path = self.store.fetch(version, self.cache_dir)
+        if not self.store.is_local:
+            with suppress(BundleError, OSError):  # the next time will do
+                self.store.remove_downloads(self.cache_dir, keep=version)
+        return path
 
 
 def bundle_store(settings: Settings) -> Bundles:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import orjson
 from fastapi import FastAPI, Query, Request, Response
@@ -26,6 +26,7 @@ from app.api.gate import Gate
 from app.api.json_depth import check_depth
 from app.api.openapi import DESCRIPTION, ERRORS, body_of, document
 from app.api.site import add_site
+from app.api.users import add_users
 from app.errors import InvalidRequest, MarqueeError
 from app.fields import TextId
 from app.limits import RateLimiter
@@ -82,6 +83,7 @@ def build_routes(service: Service, handlers: Handlers, lifespan: Lifespan | None
     )
     _add_recommendations(api, service, handlers)
     _add_feedback(api, service, handlers)
+    add_users(api, service, lambda call, user_id: handlers.gate.count_user(call, user_id))
     _add_catalogue(api, service)
     _add_operations(api, service)
     add_site(api)
@@ -267,10 +269,16 @@ def _add_catalogue(api: FastAPI, service: Service) -> None:
 
     @api.get("/popular", response_model=schemas.PopularResponse)
     async def popular(
-        limit: Limit = 10, genre: Annotated[list[str] | None, Query(max_length=100)] = None
+        limit: Limit = 10,
+        genre: Annotated[list[str] | None, Query(max_length=100)] = None,
+        window: Literal["5m"] | None = None,
     ) -> Response:
-        """What most people watch lately; `genre` may be given several times (any of)."""
-        return _page(service.popular(limit, tuple(genre or ())))
+        """What most people watch lately; `genre` may be given several times (any of).
+
+        `window=5m`: what gathered most events in the last five minutes, perhaps nothing.
+        """
+        popular = service.popular_now if window else service.popular
+        return _page(popular(limit, tuple(genre or ())))
 
     @api.get("/items", response_model=schemas.ItemsResponse)
     async def items(

@@ -37,10 +37,10 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, api: object) -> AsyncIterator[None]:
-        """Follow promotions and report metrics for as long as the API is served."""
+        """While the API is served: follow promotions and the online state, report metrics."""
         reporting = asyncio.create_task(RayMetrics(self._ingress.service.metrics).follow())
         try:
-            async with self._ingress.promotion.followed(api):
+            async with self._ingress.promotion.followed(api), self._ingress.live.followed():
                 yield
         finally:
             reporting.cancel()

@@ -16,20 +16,22 @@ _NONE = np.empty(0, np.int32)
 @dataclass(frozen=True, slots=True)
 class Known:
     """One user of a batch. history: item_idx, oldest first, what the tower reads.
-    excluded: item_idx that must not be recommended. row: in the bundle, -1 when unknown to it."""
+    excluded: item_idx that must not be recommended. row: in the bundle, -1 when unknown to it.
+    recent: how many of the newest items of the history are of the last five minutes."""
 
     row: int
     history: Int32s
     excluded: Int32s
+    recent: int = 0
 
 
 def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
     """Bundle history, then the request's own, then feedback; a later mention of an item wins.
 
     Disliked items leave the history and are excluded whatever the query says; items the bundle
-    does not have are passed over.
+    does not have are passed over. Of an erased user the bundle is not asked.
     """
-    row = bundle.user_row(query.user_id)
+    row = -1 if state.erased else bundle.user_row(query.user_id)
     start, stop = (bundle.user_offsets[row], bundle.user_offsets[row + 1]) if row >= 0 else (0, 0)
     history = bundle.user_history[start:stop]
     excluded = _indices(bundle, query.exclude_ids)
@@ -39,10 +41,14 @@ def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
     given = _indices(bundle, query.history)
     latest: dict[int, EventType] = {}
     watched: list[int] = []
-    for item_id, event_type in state.events:
+    oldest_recent = len(state.events) - state.recent
+    recent: set[int] = set()
+    for place, (item_id, event_type) in enumerate(state.events):
         item = bundle.item_index(item_id)
         if item < 0:
             continue
+        if place >= oldest_recent:
+            recent.add(item)
         latest.pop(item, None)  # so that the dict's order is that of the latest mention
         latest[item] = event_type
         if event_type in WATCHED_EVENTS:
@@ -55,7 +61,7 @@ def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
     parts = [excluded, np.array(disliked, np.int32)]
     if query.exclude_watched:
         parts += [past, np.array(watched, np.int32)]
-    return Known(row, merged, np.concatenate(parts))
+    return Known(row, merged, np.concatenate(parts), len(recent.difference(disliked)))
 
 
 def batch_histories(users: Sequence[Known]) -> Histories:
@@ -64,7 +70,8 @@ def batch_histories(users: Sequence[Known]) -> Histories:
     np.cumsum([len(user.history) for user in users], out=offsets[1:])
     items = np.concatenate([user.history for user in users]) if users else _NONE
     rows = np.fromiter((user.row for user in users), np.int32, len(users))
-    return Histories(items.astype(np.int32, copy=False), offsets, rows)
+    recent = np.fromiter((user.recent for user in users), np.int32, len(users))
+    return Histories(items.astype(np.int32, copy=False), offsets, rows, recent)
 
 
 def _indices(bundle: Bundle, item_ids: Sequence[int | str]) -> Int32s:

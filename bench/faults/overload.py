@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.faults.load import Load, Log
-from bench.faults.service import Served
-from bench.load import percentile
+from bench.faults.flood import Flood, Outcome
+from bench.faults.load import Id, Load, Log
+from bench.faults.service import HOST, Served
+from bench.load import Plan, percentile, run
+from bench.serve import http_request
 
 TIMES = 10
 MAX_P99_S = 1.0
 MAX_RECOVERY_S = 10.0
 MAX_GROWTH_BYTES = 200 * 2**20
 _SLATE = 400
-_CLIENTS = 32
-_MEASURE_S = 4.0
+_CLIENTS = 16
+_WARMUP_S, _MEASURE_S = 1.0, 4.0
 _FLOOD_S = 10.0
 _AFTER_S = 12.0
 _AFTER_PER_S = 20.0
@@ -52,81 +54,78 @@ class Overload:
         return asdict(self)
 
 
-async def overload(load: Load, served: Served) -> Overload:
+async def overload(load: Load, served: Served, users: Sequence[Id]) -> Overload:
     """Measure what the service can do, offer ten times as much, then next to nothing."""
-    capacity = await _capacity(load)
+    requests = [http_request("/recommend", user, cached=False, slate=_SLATE) for user in users]
+    capacity = (await run(_all_it_can(served, requests))).rps
     before = served.memory_bytes()
-    flood = Log()
+    peak = before
+
+    def look() -> None:
+        nonlocal peak
+        peak = max(peak, served.memory_bytes())
+
+    flood = Flood(HOST, served.port, [request.encode() for request in requests])
     began = time.monotonic()
-    peak = await _flood(load, flood, capacity * TIMES, served)
+    outcome = await flood.run(capacity * TIMES, _FLOOD_S, look)
     ended = time.monotonic()
     after = Log()
     await _trickle(load, after)
-    ok = [answer for answer in flood.answers if answer.status == 200]
-    took = sorted(answer.took_s for answer in ok)
-    refused_took = sorted(answer.took_s for answer in flood.answers if answer.is_refused)
-    errors = [answer for answer in (*flood.answers, *after.answers) if answer.is_error]
-    p99 = percentile(took, 0.99)
-    late = [a.sent_at - ended for a in after.answers if a.status != 200 or a.took_s > _WHOLE_S]
-    recovery_s = max(late, default=0.0)
-    growth = max(0, peak - before)
+    return _figures(capacity, outcome, ended - began, peak - before, _recovery_s(after, ended))
+
+
+def _figures(
+    capacity_per_s: float, outcome: Outcome, took_s: float, growth_bytes: int, recovery_s: float
+) -> Overload:
+    served, refused = sorted(outcome.served_s), sorted(outcome.refused_s)
+    p99 = percentile(served, 0.99)
+    errors = outcome.problems.total()
     held = (
         not errors
-        and bool(refused_took)
+        and bool(refused)
         and p99 is not None
         and p99 < MAX_P99_S
-        and growth < MAX_GROWTH_BYTES
+        and growth_bytes < MAX_GROWTH_BYTES
         and recovery_s < MAX_RECOVERY_S
     )
     return Overload(
-        capacity_per_s=round(capacity, 1),
-        offered_per_s=round(len(flood.answers) / (ended - began), 1),
-        served=len(ok),
-        served_per_s=round(len(ok) / (ended - began), 1),
-        refused=len(refused_took),
-        errors=len(errors),
-        p50_ms=_ms(percentile(took, 0.5)),
+        capacity_per_s=round(capacity_per_s, 1),
+        offered_per_s=round(outcome.offered / took_s, 1),
+        served=len(served),
+        served_per_s=round(len(served) / took_s, 1),
+        refused=len(refused),
+        errors=errors,
+        p50_ms=_ms(percentile(served, 0.5)),
         p99_ms=_ms(p99),
-        refusal_p99_ms=_ms(percentile(refused_took, 0.99)),
-        memory_growth_mb=round(growth / 2**20, 1),
+        refusal_p99_ms=_ms(percentile(refused, 0.99)),
+        memory_growth_mb=round(max(0, growth_bytes) / 2**20, 1),
         recovery_s=round(recovery_s, 2),
-        problems=tuple(Counter(answer.problem for answer in errors).most_common(3)),
+        problems=tuple(outcome.problems.most_common(3)),
         held=held,
     )
 
 
-async def _capacity(load: Load) -> float:
-    """Answers a second to clients that always wait for one."""
-    log = Log()
-    began = time.monotonic()
-
-    async def client(first: int) -> None:
-        number = first
-        while time.monotonic() - began < _MEASURE_S:
-            await load.slate(number, log, limit=_SLATE, fresh=True)
-            number += _CLIENTS
-
-    await asyncio.gather(*map(client, range(_CLIENTS)))
-    return sum(a.status == 200 for a in log.answers) / (time.monotonic() - began)
+def _all_it_can(served: Served, requests: Sequence[str]) -> Plan:
+    """Clients that always wait for an answer."""
+    return Plan(
+        host=HOST,
+        port=served.port,
+        requests=list(requests),
+        order=list(range(len(requests))),
+        duration_s=_MEASURE_S,
+        warmup_s=_WARMUP_S,
+        clients=_CLIENTS,
+    )
 
 
-async def _flood(load: Load, log: Log, per_s: float, served: Served) -> int:
-    """Requests at that rate whatever comes back; the most memory seen meanwhile, bytes."""
-    peak = 0
-    sent: set[asyncio.Task[None]] = set()
-    start = time.monotonic()
-    for number in range(int(per_s * _FLOOD_S)):
-        if (ahead := start + number / per_s - time.monotonic()) > 0:
-            await asyncio.sleep(ahead)
-        elif number % 10 == 0:
-            await asyncio.sleep(0)  # behind: the answers need their turn, too
-        task = asyncio.create_task(load.slate(number, log, limit=_SLATE, fresh=True))
-        sent.add(task)
-        task.add_done_callback(sent.discard)
-        if number % max(1, int(per_s)) == 0:
-            peak = max(peak, served.memory_bytes())
-    await asyncio.gather(*sent)
-    return max(peak, served.memory_bytes())
+def _recovery_s(after: Log, ended: float) -> float:
+    """Until the last request that failed, was refused or was slow."""
+    late = [
+        answer.sent_at - ended
+        for answer in after.answers
+        if answer.status != 200 or answer.took_s > _WHOLE_S
+    ]
+    return max(late, default=0.0)
 
 
 async def _trickle(load: Load, log: Log) -> None:

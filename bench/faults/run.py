@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 import sys
 import tempfile
@@ -115,9 +116,12 @@ class _Bench:
             for name in names:
                 self._report(name)
                 if name == OVERLOAD:
-                    figures[name] = (await overload(load, self._served)).as_json()
+                    flood = await overload(load, self._served, users)
+                    figures[name] = flood.as_json()
                 else:
                     figures[name] = (await self._fault(name, scene, load, known)).as_json()
+                # Known even of a run that is cut short.
+                self._report(f"{name}: {json.dumps(figures[name])}")
         return figures
 
     async def _fault(self, name: str, scene: Scene, load: Load, known: truth.Truth) -> Verdict:

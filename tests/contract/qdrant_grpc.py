@@ -41,6 +41,18 @@ class _Server(CollectionsServicer, PointsServicer):
         )
         return messages.CollectionOperationResponse(result=True)
 
+    async def List(self, request, context):  # noqa: N802
+        await self._check(context)
+        found = self.engine.get_collections().collections
+        return messages.ListCollectionsResponse(
+            collections=[messages.CollectionDescription(name=known.name) for known in found]
+        )
+
+    async def Delete(self, request, context):  # noqa: N802
+        await self._check(context)
+        self.engine.delete_collection(request.collection_name)
+        return messages.CollectionOperationResponse(result=True)
+
     async def CreateFieldIndex(self, request, context):  # noqa: N802
         await self._check(context)
         return _DONE

@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 
 from app.adapters.exact_scan import ExactScan
+from app.adapters.indexes import left_behind
 from app.adapters.qdrant_edge import QdrantEdgeIndex
-from app.adapters.qdrant_server import QdrantServerIndex
+from app.adapters.qdrant_server import QdrantServerIndex, collection_name
 from app.domain import SearchFilter
 from app.errors import DependencyUnavailable
 from tests.bundles import tiny_bundle
 from tests.contract import qdrant_grpc
 from tests.fakes import FakeVectorIndex
 from training.model.bundle import Bundle
+from training.store import Store
 
 # qdrant-client's local engine says that it scans instead of building indexes.
 pytestmark = [
@@ -234,6 +236,44 @@ def test_an_edge_index_the_engine_refuses_is_a_dependency_unavailable(tmp_path):
     (bundle.index_path / "edge_config.json").write_text("{")
     with pytest.raises(DependencyUnavailable, match="cannot load"):
         QdrantEdgeIndex(bundle)
+
+
+async def test_collections_left_behind_go_once_the_new_one_is_filled(bundle, tmp_path):
+    store = Store.open(str(tmp_path))
+    for version in ("1", "2", "3"):
+        tiny_bundle(
+            tmp_path / "bundles" / version,
+            version=version,
+            seed=int(version),
+            n_items=12,
+            n_users=3,
+        )
+        store.promote(version)
+    old, previous, current = (Bundle.open(tmp_path / "bundles" / v) for v in ("1", "2", "3"))
+    own = [collection_name(known.manifest) for known in (old, previous, current)]
+    async with qdrant_grpc.running("secret") as url:
+        indexes = [
+            QdrantServerIndex.connect(
+                known, url=url, api_key="secret", timeout_s=30,
+                left_behind=lambda names: left_behind(store, names),
+            )
+            for known in (bundle, previous, current)
+        ]  # fmt: skip
+        client = AsyncQdrantClient(
+            url=url, api_key="secret", prefer_grpc=True, check_compatibility=False,
+            grpc_port=int(url.rsplit(":", 1)[1]) + 1,
+        )  # fmt: skip
+        size = models.VectorParams(size=128, distance=models.Distance.DOT)
+        await client.create_collection(own[0], vectors_config=size)
+        await indexes[0].search(
+            np.zeros((1, 128), np.float32), [NO_FILTER], [1]
+        )  # not this store's
+        for index in indexes[1:]:
+            await index.prepare()
+        names = {known.name for known in (await client.get_collections()).collections}
+        for each in (*indexes, client):
+            await each.close()
+    assert names == {own[1], own[2], indexes[0].collection}
 
 
 async def test_a_server_that_is_away_is_a_dependency_unavailable(bundle, users, free_port):

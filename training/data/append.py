@@ -32,6 +32,7 @@ class Previous:
     n_events: np.ndarray  # of each item
     rejects: pa.Table
     log_position: str | None  # how far an event log was read into it
+    erasures: str | None  # the newest erasure that it respects
 
     @classmethod
     def open(cls, path: Path, source: Source) -> "Previous":
@@ -64,6 +65,7 @@ class Previous:
             n_events=items["n_events"].to_numpy(),
             rejects=pq.read_table(path / "rejects.parquet"),
             log_position=statistics.get("event_log"),
+            erasures=statistics.get("erasures"),
         )
 
     @property

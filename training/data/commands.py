@@ -172,6 +172,9 @@ def prepare(
     max_rejects: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of events that may be rejected.")
     ] = 0.01,
+    erasures: Annotated[
+        str | None, typer.Option(metavar="LOG", help="Leave out the erased users of an event log.")
+    ] = None,
     text_features: Annotated[
         bool, typer.Option(help="Embed the items' titles, categories and tags.")
     ] = False,
@@ -181,6 +184,7 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Prepare a data set."""
+    from training.data.event_log import leave_out
     from training.data.prepare import prepare as run
 
     path, out = _input_and_output(paths, events, append)
@@ -190,6 +194,7 @@ def prepare(
         source = _log_source(path, options, Path(aside), out if append else None)
         if source is None:
             source = _source(path, options)
+            source = leave_out(source, erasures) if erasures is not None else source
         statistics = run(
             source,
             out,

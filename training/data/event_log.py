@@ -6,7 +6,9 @@ are not: they follow from what was offered, and a model that learns them learns 
 A dislike takes back what the user did with the item before.
 """
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,31 @@ import pyarrow.parquet as pq
 
 from training.data.columns import whole_number_texts
 from training.data.dataset import read_statistics
-from training.data.locations import is_directory, join, list_files, open_file, reason
+from training.data.locations import (
+    file_size,
+    is_directory,
+    join,
+    list_files,
+    open_file,
+    read_bytes,
+    reason,
+)
 from training.data.sources import Source, generic
 from training.errors import UserError
 
 POSITIVE_EVENTS = ("click", "watch", "like")
 WITHDRAWN_BY = "dislike"
 NOTHING_READ = "0-0"
+
+
+@dataclass(frozen=True)
+class Erased:
+    """An erasure: the event id that it came after, and its time in unix seconds."""
+
+    event_id: str
+    before: int
+
+
 _COLUMNS = ["event_id", "user_id", "item_id", "event_type", "timestamp"]
 
 
@@ -41,7 +61,9 @@ def log_source(address: str, aside: Path, *, into: Path | None = None) -> Source
     """
     statistics = read_statistics(into) if into else {}
     after = statistics.get("event_log") or NOTHING_READ
-    entries = read_entries(address)
+    if into:
+        check_erased(address, into)
+    entries = _without(read_entries(address), read_erasures(address))
     found = positives(entries)
     found = found.filter(pa.array(_numbers(found["event_id"]) > _number(after)))
     if not found.num_rows:
@@ -56,7 +78,44 @@ def log_source(address: str, aside: Path, *, into: Path | None = None) -> Source
         entity=statistics.get("entity", "item"),
     )
     newest = int(_numbers(entries["event_id"]).argmax())
-    return replace(source, log_position=entries["event_id"][newest].as_py())
+    source = leave_out(source, address)
+    # Its events are without the erased users already: a file of its own has no times to judge by.
+    return replace(source, erased=(), log_position=entries["event_id"][newest].as_py())
+
+
+def read_erasures(address: str) -> dict[str, Erased]:
+    """The users whom the service erased, by their ids as texts; none without a list."""
+    path = join(address, "erasures.json")
+    if file_size(path) is None:
+        return {}
+    try:
+        listed = json.loads(read_bytes(path))
+        return {user: Erased(entry["event_id"], _seconds(entry)) for user, entry in listed.items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a list of erased users: export it again") from error
+
+
+def leave_out(source: Source, address: str) -> Source:
+    """The source without what the erased users of a log did before they were erased."""
+    erased = read_erasures(address)
+    return replace(
+        source,
+        erased=tuple((user, entry.before) for user, entry in erased.items()),
+        erasures=max((entry.event_id for entry in erased.values()), key=_number, default=None),
+    )
+
+
+def check_erased(address: str, into: Path) -> None:
+    """UserError when the prepared directory `into` holds users who were erased since."""
+    respected = _number(read_statistics(into).get("erasures") or NOTHING_READ)
+    new = [u for u, e in read_erasures(address).items() if _number(e.event_id) > respected]
+    users = pq.read_table(into / "users.parquet", columns=["user_id"])["user_id"]
+    held = int(pc.sum(pc.is_in(users.cast(pa.string()), pa.array(new, pa.string()))).as_py() or 0)
+    if held:
+        raise UserError(
+            f"{into} holds {held} users who were erased since: prepare it once more as a whole, "
+            f"with --erasures {address}"
+        )
 
 
 def read_entries(address: str) -> pa.Table:
@@ -71,6 +130,16 @@ def read_entries(address: str) -> pa.Table:
     # Unique and ascending: what two writers both wrote is there once.
     first = np.unique(_numbers(entries["event_id"]), return_index=True)[1]
     return entries.take(pa.array(first))
+
+
+def _without(entries: pa.Table, erased: dict[str, Erased]) -> pa.Table:
+    """The entries that no erasure came after. The log's writer takes them out in its time."""
+    ids = _numbers(entries["event_id"])
+    kept = np.ones(len(ids), dtype=bool)
+    listed = pc.is_in(entries["user_id"], pa.array(list(erased), pa.string()))
+    for row in np.flatnonzero(listed.to_numpy(zero_copy_only=False)):
+        kept[row] = ids[row] > _number(erased[entries["user_id"][row].as_py()].event_id)
+    return entries.filter(pa.array(kept))
 
 
 def positives(entries: pa.Table) -> pa.Table:
@@ -91,6 +160,10 @@ def positives(entries: pa.Table) -> pa.Table:
     rows = np.flatnonzero(wanted)
     first = rows[np.unique(pair[rows], return_index=True)[1]]
     return entries.take(pa.array(np.sort(first)))
+
+
+def _seconds(entry: dict[str, str]) -> int:
+    return int(datetime.fromisoformat(entry["erased_at"]).timestamp())
 
 
 def _with_ids(entries: pa.Table) -> pa.Table:

@@ -113,6 +113,7 @@ def prepare(
                 described = beside.submit(_describe, source, plan, items, rejects, staging)
             statistics = described.result()
         statistics["layout"]["buckets"] = n_buckets
+        statistics["erasures"] = source.erasures or (previous and previous.erasures)
         statistics["event_log"] = source.log_position or (previous and previous.log_position)
         statistics["fingerprint"] = _fingerprint(source, dealt, previous)
         for folder in STAGED:

@@ -110,6 +110,16 @@ def bucket_of(ids: pa.Array | pa.ChunkedArray, n_buckets: int) -> np.ndarray:
     return per_event
 
 
+def of_erased(events: pa.Table, erasures: tuple[tuple[str, int], ...]) -> np.ndarray:
+    """Which events [E] are of an erased user, of up to the erasure or of no known time."""
+    users, until = zip(*erasures, strict=True)
+    row = pc.index_in(events["user"].cast(pa.string()), value_set=pa.array(users, pa.string()))
+    limit = pa.array(until, pa.int64()).take(row.combine_chunks())
+    early = pc.less_equal(events["timestamp"], limit).fill_null(True)
+    erased: np.ndarray = np.asarray(row.is_valid()) & np.asarray(early)
+    return erased
+
+
 def write_table(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd", compression_level=1, use_dictionary=False)
 
@@ -139,6 +149,9 @@ def _deal(chunk: Chunk, plan: ChunkPlan) -> ChunkResult:
     for part, piece in enumerate(read_chunk(file, chunk, digest)):
         found = find_rejects(piece.events, plan.limits, has_time=plan.source.has_time)
         valid = piece.events
+        if plan.source.erased:
+            kept = ~of_erased(valid, plan.source.erased)
+            valid, found = valid.filter(pa.array(kept)), found[kept]
         rejected = np.flatnonzero(found != VALID)
         if rejected.size:
             bad = valid.take(rejected)

@@ -80,6 +80,9 @@ class Source:
     catalogue: CatalogueFile | None
     rating_range: tuple[float, float] | None
     log_position: str | None = None  # how far an event log was read (event_log.py)
+    # Erased users and until when, unix seconds: what they did up to then is left out.
+    erased: tuple[tuple[str, int], ...] = ()
+    erasures: str | None = None  # the event id of the newest erasure that is respected
 
     @property
     def has_time(self) -> bool:

@@ -97,6 +97,19 @@ class BundleStore:
         pointer = self.pointer()
         return pointer.version if pointer else None
 
+    def left_behind(self) -> list[str]:
+        """Versions that serving need not have at hand, oldest first: all before the one that
+        should answer, but for the one that it replaced. Those after it may be staged.
+        """
+        pointer = self.pointer()
+        if pointer is None:
+            return []
+        return [
+            version
+            for version in self.taken_versions()
+            if int(version) < int(pointer.version) and version not in pointer.previous[:1]
+        ]
+
     def manifest(self, version: str) -> Manifest:
         """A published version's manifest; BundleError when there is none or it is malformed."""
         source = f"{self.url}/{BUNDLES}/{version}/{MANIFEST}"
@@ -111,10 +124,21 @@ class BundleStore:
         content = self._manifest_bytes(version)
         if self.is_local:
             return Path(self.bundle_path(version))
-        target = cache_dir / f"{version}-{hashlib.sha256(content).hexdigest()[:12]}"
+        target = cache_dir / _download_name(version, content)
         if not target.is_dir():
             self._download(version, target)
         return target
+
+    def remove_downloads(self, cache_dir: Path, *, keep: str) -> None:
+        """Remove from `cache_dir` this store's versions left behind, other than `keep`.
+
+        Who still reads one keeps its files until they are closed, as Linux does it. Downloads of
+        versions that the store no longer has stay: they may be another store's.
+        """
+        for version in self.left_behind():
+            if version != keep and any(cache_dir.glob(f"{version}-*")):
+                name = _download_name(version, self._manifest_bytes(version))
+                shutil.rmtree(cache_dir / name, ignore_errors=True)
 
     def _download(self, version: str, target: Path) -> None:
         aside = target.with_name(f".{target.name}-{uuid4().hex}")
@@ -157,6 +181,10 @@ class BundleStore:
                 return bytes(stream.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+
+def _download_name(version: str, manifest: bytes) -> str:
+    return f"{version}-{hashlib.sha256(manifest).hexdigest()[:12]}"
 
 
 def s3_filesystem() -> pafs.S3FileSystem:

@@ -6,13 +6,15 @@ import pytest
 
 from app.adapters.local_stages import LocalStages
 from app.adapters.qdrant_edge import QdrantEdgeIndex
+from app.erasing import Eraser
+from app.live import Live
 from app.metrics import Metrics
 from app.models import Model
 from app.pages import Pages
 from app.pipeline import Limits, Recommender
 from app.service import Service
 from tests.bundles import tiny_bundle
-from tests.fakes import FakeSlateCache, FakeUserState
+from tests.fakes import FakeEventStream, FakeSlateCache, FakeUserState, FakeWindowCounts
 from training.model.bundle import Bundle
 
 
@@ -31,6 +33,11 @@ class World:
     state: FakeUserState = field(default_factory=FakeUserState)
     cache: FakeSlateCache = field(default_factory=FakeSlateCache)
     metrics: Metrics = field(default_factory=Metrics)
+    counts: FakeWindowCounts = field(default_factory=FakeWindowCounts)
+    stream: FakeEventStream = field(default_factory=FakeEventStream)
+
+    def __post_init__(self):
+        self.live = Live(self.counts, self.state, self.metrics, every_s=60)
 
     def recommender(self, **replaced):
         """The recommender, with some of its parts replaced."""
@@ -43,6 +50,7 @@ class World:
             "ranker": self.stages,
             "metrics": self.metrics,
             "limits": Limits(candidates=20, stage_timeout_s=0.5),
+            "is_erased": self.live.is_erased,
         }
         return Recommender(**(parts | replaced))
 
@@ -55,6 +63,8 @@ class World:
             metrics=self.metrics,
             max_batch=8,
             batches_in_flight=2,
+            live=self.live,
+            eraser=Eraser(self.state, self.stream, self.cache, None),
             pages=Pages(self.cache),
             max_wait_s=5.0,
         )

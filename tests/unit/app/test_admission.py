@@ -17,21 +17,55 @@ class Clock:
 
 
 def a_busy_queue(clock):
-    """A queue from which ten requests a second come out."""
+    """A queue from which twenty requests a second come out."""
     admission = Admission(1.0, 8, clock)
     admission.finished(5, waiting=3)
-    clock.now += 0.5
-    admission.finished(5, waiting=3)
+    for _ in range(3):
+        clock.now += 0.25
+        admission.finished(5, waiting=3)
     return admission
 
 
 def test_a_request_enters_while_those_before_it_can_be_served_in_time():
     clock = Clock()
     admission = a_busy_queue(clock)
-    assert admission.enter(waiting=9) == clock.now
+    for _ in range(8):
+        clock.now += 0.1
+        admission.finished(5, waiting=3)  # now it is fifty a second
+    assert admission.enter(waiting=29, running=10) == clock.now
     with pytest.raises(Overloaded) as refused:
-        admission.enter(waiting=25)
-    assert (refused.value.status, refused.value.retry_after_s) == (429, 3)
+        admission.enter(waiting=30, running=12)
+    assert (refused.value.status, refused.value.retry_after_s) == (429, 1)
+    with pytest.raises(Overloaded) as refused:
+        admission.enter(waiting=125, running=0)
+    assert refused.value.retry_after_s == 3
+
+
+def test_of_a_few_nobody_is_refused():
+    clock = Clock()
+    admission = a_busy_queue(clock)
+    clock.now += 60
+    admission.finished(1, waiting=3)
+    clock.now += 60
+    admission.finished(1, waiting=3)
+    admission.enter(waiting=7, running=2)
+    with pytest.raises(Overloaded):
+        admission.enter(waiting=8, running=2)
+
+
+def test_batches_take_a_fifth_of_the_time_and_at_most_double():
+    clock = Clock()
+    admission = Admission(1.0, 64, clock)
+    limits = [admission.batch_limit()]
+    for _ in range(4):
+        admission.finished(limits[-1], waiting=0)
+        limits.append(admission.batch_limit())
+    assert limits == [8, 16, 32, 64, 64]
+    assert (admission := a_busy_queue(clock)).batch_limit() == 4
+    for _ in range(8):
+        clock.now += 9.0
+        admission.finished(1, waiting=3)
+    assert admission.batch_limit() == 1
 
 
 def test_an_idle_time_does_not_count_as_a_slow_batch():
@@ -40,48 +74,63 @@ def test_an_idle_time_does_not_count_as_a_slow_batch():
     admission.finished(5, waiting=0)
     clock.now += 3600
     admission.finished(1, waiting=0)
-    admission.enter(waiting=9)
+    admission.enter(waiting=15, running=0)
+
+
+def test_one_batch_that_hung_does_not_count_for_the_pace():
+    clock = Clock()
+    admission = a_busy_queue(clock)
+    clock.now += 60
+    admission.finished(5, waiting=3)
+    admission.enter(waiting=15, running=0)
 
 
 def test_the_pace_follows_a_service_that_becomes_faster():
     clock = Clock()
     admission = a_busy_queue(clock)
-    for _ in range(30):
+    for _ in range(9):
         clock.now += 0.05
         admission.finished(5, waiting=3)
-    admission.enter(waiting=80)
+    admission.enter(waiting=70, running=0)
 
 
-async def test_who_waited_too_long_is_refused_when_the_batch_before_ends():
+async def test_who_waited_too_long_is_refused_when_his_turn_comes():
+    clock = Clock()
+    admission = Admission(1.0, 4, clock)
+    entered = admission.enter(waiting=40, running=0)  # nothing is known of the pace
+    assert not admission.is_late(entered, waiting=40)
+    for _ in range(3):
+        clock.now += 0.5
+        admission.finished(4, waiting=40)
+    assert admission.is_late(entered, waiting=30)
+    assert not admission.is_late(clock.now, waiting=30)
+    assert not admission.is_late(entered, waiting=4)  # it ends soon
+
+
+async def test_the_late_get_a_refusal_and_the_others_their_answers(monkeypatch):
+    monkeypatch.setattr(Admission, "is_late", lambda self, entered, waiting: waiting > 2)
     go = asyncio.Event()
 
     async def handle(items):
         await go.wait()
         return items
 
-    coalescer = Coalescer(handle, max_batch=1, max_in_flight=1, max_wait_s=0.01)
-    served = asyncio.create_task(coalescer.submit(1))
+    coalescer = Coalescer(handle, max_batch=1, max_in_flight=1)
+    calls = [asyncio.create_task(coalescer.submit(n)) for n in range(4)]
     await asyncio.sleep(0)
-    late, last = (asyncio.create_task(coalescer.submit(n)) for n in (2, 3))
-    await asyncio.sleep(0.05)
     go.set()
-    assert await served == 1
-    with pytest.raises(Overloaded):
-        await late
-    assert await last == 3  # the next batch has room for it
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(result) for result in results] == [Overloaded, Overloaded, int, int]
 
 
-async def test_nobody_is_refused_after_a_batch_that_hung_when_all_fit_into_the_next():
-    go = asyncio.Event()
-
-    async def handle(items):
-        await go.wait()
-        return items
-
-    coalescer = Coalescer(handle, max_batch=10, max_in_flight=1, max_wait_s=0.01)
-    calls = [asyncio.create_task(coalescer.submit(0))]
-    await asyncio.sleep(0)
-    calls += [asyncio.create_task(coalescer.submit(n)) for n in range(1, 11)]
-    await asyncio.sleep(0.05)
-    go.set()
-    assert await asyncio.gather(*calls) == list(range(11))
+async def test_nobody_is_refused_after_a_batch_that_hung_when_the_queue_ends_soon():
+    clock = Clock()
+    admission = Admission(1.0, 64, clock)
+    for _ in range(8):
+        admission.finished(2, waiting=1)
+        clock.now += 0.01
+    entered = admission.enter(waiting=0, running=2)
+    clock.now += 5.0
+    admission.finished(2, waiting=50)
+    assert not admission.is_late(entered, waiting=50)
+    admission.enter(waiting=50, running=2)

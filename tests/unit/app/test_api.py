@@ -2,14 +2,17 @@
 
 import asyncio
 import re
+import time
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
 from app.api.routes import build_api
+from app.domain import EventType
 from app.errors import ModelNotReady, Overloaded
 from app.settings import Settings
+from app.windows import slot_of
 
 
 @asynccontextmanager
@@ -310,3 +313,33 @@ async def test_overload_is_429_with_the_time_to_come_back(world):
         response = await client.post("/recommend", json={"user_id": 1})
     assert (response.status_code, response.headers["retry-after"]) == (429, "3")
     assert response.json()["error"]["code"] == "overloaded"
+
+
+async def test_a_deleted_user_gets_a_receipt_and_is_unknown(client, user):
+    await client.post("/feedback", json={"user_id": user, "item_id": 10, "event_type": "click"})
+    receipt = (await client.delete(f"/users/{user}")).json()
+    assert (receipt["user_id"], receipt["removed"]["state"]) == (str(user), 1)
+    assert receipt["model_version"] == "1"
+    assert (await client.get(f"/users/{user}/history")).json()["history"] == []
+    slate = (await client.post("/recommend", json={"user_id": user})).json()
+    assert slate["strategy"] == "popular"
+
+
+async def test_the_last_five_minutes_of_a_user_are_told(client, world, user):
+    for item, kind in ((10, "click"), (20, "view")):
+        body = {"user_id": user, "item_id": item, "event_type": kind}
+        await client.post("/feedback", json=body)
+    world.state.recent = 2
+    known = (await client.get(f"/users/{user}/features")).json()
+    assert (known["clicks"], known["views"], known["events"], known["window_s"]) == (1, 1, 2, 300)
+    assert sum(known["genres"].values()) == pytest.approx(1, abs=0.01)
+
+
+async def test_what_is_popular_now_is_what_gathers_events_now(client, world):
+    assert (await client.get("/popular", params={"window": "5m"})).json()["items"] == []
+    newest = slot_of(time.time_ns() // 1_000_000)
+    world.counts.slots[newest] = {("30", EventType.CLICK): 2, ("20", EventType.VIEW): 5}
+    await world.live.look()
+    items = (await client.get("/popular", params={"window": "5m"})).json()["items"]
+    assert [(row["movie_id"], row["score"]) for row in items] == [(20, 5.0), (30, 2.0)]
+    assert (await client.get("/popular", params={"window": "1h"})).status_code == 422

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from bench.load_scenarios import SCENARIOS
-from bench.load_test import _read, _second, _totals, draw
+from bench.load_test import _counts, _read, _second, _totals, draw
 from training.errors import UserError
 
 
@@ -46,6 +46,11 @@ def test_locusts_rows_become_figures_and_a_picture(tmp_path):
     assert timeline[1]["p99_ms"] is None
     draw({"timeline": timeline, "scenario": "peak", "machine": {"cpus": 2}}, tmp_path / "run.svg")
     assert (tmp_path / "run.svg").read_text().startswith("<?xml")
+
+
+def test_failures_are_counted_by_what_they_say():
+    rows = [{"Error": "429", "Occurrences": "2"}, {"Error": "429", "Occurrences": "3"}]
+    assert _counts(rows) == {"429": 5}
 
 
 def test_a_run_without_figures_is_a_users_error(tmp_path):

@@ -1,10 +1,14 @@
 """What of the service's feedback a model learns from."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.data.event_log import is_log, log_source, positives, read_entries
+from training.data.event_log import is_log, leave_out, log_source, positives, read_entries
+from training.data.shards import of_erased
+from training.data.sources import Source
 from training.errors import UserError
 
 
@@ -66,6 +70,7 @@ def test_whole_number_ids_become_numbers_and_others_stay_texts(tmp_path):
 
 def prepared(path, position):
     path.mkdir()
+    pq.write_table(pa.table({"user_id": pa.array([], pa.int64())}), path / "users.parquet")
     (path / "statistics.json").write_text(
         f'{{"format": 1, "entity": "movie", "event_log": "{position}"}}'
     )
@@ -91,3 +96,49 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "events" / "date=2026-01-01" / "2_3.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match=r"2_3\.parquet is not a part of an event log"):
         read_entries(address)
+
+
+def erase(path, **events):
+    """events: u<id>="event id"."""
+    listed = {
+        user[1:]: {"event_id": event_id, "erased_at": "2026-01-01T00:00:00+00:00"}
+        for user, event_id in events.items()
+    }
+    (path / "erasures.json").write_text(json.dumps(listed))
+
+
+def test_what_an_erasure_came_after_is_left_out_of_the_log(tmp_path):
+    path = tmp_path / "log"
+    address = log(path, ("1-0", "7", "1", "click"), ("2-0", "8", "2", "click"),
+                  ("3-0", "7", "3", "click"))  # fmt: skip
+    erase(path, u7="1-5")
+    source = log_source(address, tmp_path)
+    assert pq.read_table(source.events[0].path)["item_id"].to_pylist() == [2, 3]
+    assert source.erasures == "1-5"
+
+
+def test_old_events_of_erased_users_are_left_out_and_newer_ones_are_not(tmp_path):
+    erase(tmp_path, u7="9-0", u8="10-0")
+    source = leave_out(Source("csv", "item", (), None, None), str(tmp_path))
+    assert source.erasures == "10-0"
+    at = 1_767_225_600  # the erasures' second
+    events = pa.table(
+        {"user": [7, 7, 9, 8], "timestamp": pa.array([at, at + 1, at, None], pa.int64())}
+    )
+    assert of_erased(events, source.erased).tolist() == [True, False, False, True]
+
+
+def test_data_that_holds_users_erased_since_is_not_appended_to(tmp_path):
+    address = log(tmp_path / "log", ("11-0", "5", "1", "click"))
+    into = prepared(tmp_path / "data", "0-0")
+    pq.write_table(pa.table({"user_id": [5, 7]}), into / "users.parquet")
+    log_source(address, tmp_path, into=into)
+    erase(tmp_path / "log", u7="10-0", u6="9-0")
+    with pytest.raises(UserError, match="data holds 1 users who were erased since"):
+        log_source(address, tmp_path, into=into)
+
+
+def test_a_list_that_is_none_is_named(tmp_path):
+    (tmp_path / "erasures.json").write_text('{"7": {}}')
+    with pytest.raises(UserError, match="not a list of erased users"):
+        leave_out(Source("csv", "item", (), None, None), str(tmp_path))

@@ -1,12 +1,16 @@
 """A local store: versions, the production pointer, publishers at the same time."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
+from app.adapters.store import Bundles
 from tests.bundles import tiny_contents
-from training.bundle_writer import write_files
+from training.bundle_writer import write_files, write_manifest
 from training.errors import UserError
 from training.model.bundle import Bundle, BundleError
 from training.model.store import BundleStore
@@ -130,6 +134,43 @@ def test_the_pointer_is_plain_json_and_written_whole(store, tmp_path):
     pointer = json.loads((tmp_path / "store" / "production.json").read_text())
     assert pointer.keys() == {"version", "previous", "changed_at"}
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["production.json"]
+
+
+@pytest.fixture
+def away(store, publish):
+    """The store with five versions, as if it were on another machine: its bundles are fetched."""
+    publish()
+    bundles = Path(store.bundle_path("1")).parent
+    manifest = Bundle.open(bundles / "1").manifest
+    for version in ("2", "3", "4", "5"):
+        shutil.copytree(bundles / "1", bundles / version)
+        write_manifest(bundles / version, manifest.model_copy(update={"version": version}))
+    files = pafs.SubTreeFileSystem(store.root, pafs.LocalFileSystem())
+    return BundleStore("away", files, ".")
+
+
+def test_left_behind_are_all_before_the_version_that_answers_but_the_one_it_replaced(store, away):
+    assert away.left_behind() == []
+    for version in ("1", "3", "4"):
+        store.promote(version)
+    assert away.left_behind() == ["1", "2"]  # 5 may be staged
+    store.rollback()
+    assert away.left_behind() == ["2"]
+
+
+def test_downloads_go_when_their_version_is_left_behind_and_others_stay(store, away, tmp_path):
+    store.promote("1")
+    here = Bundles(away, tmp_path / "here")
+    paths = {version: here.locate(version) for version in ("1", "2", "3", "5")}
+    foreign = tmp_path / "here" / "1-0123456789ab"
+    foreign.mkdir()
+    store.promote("3")
+    store.promote("4")
+    paths["4"] = here.locate("4")
+    left = {version for version, path in paths.items() if path.is_dir()}
+    assert left == {"3", "4", "5"}
+    assert foreign.is_dir()
+    assert Bundle.open(here.locate("1")).version == "1"  # a batch still on its way needs it
 
 
 def test_a_spoilt_pointer_is_named(store, tmp_path):
