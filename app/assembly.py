@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from app.adapters.event_log import EventLog
 from app.adapters.indexes import open_index
 from app.adapters.none import NoErasures, NoSlateCache, NoUserState, NoWindowCounts
+from app.adapters.openai_writer import OpenAIWriter
 from app.adapters.redis_cache import RedisSlateCache
 from app.adapters.redis_erasures import RedisErasures
 from app.adapters.redis_rates import RedisRateCounts
@@ -36,6 +37,7 @@ from app.ports import (
     WindowCounts,
 )
 from app.promotion import Promotion, Stages
+from app.prose import Prose
 from app.recall import RecallRetriever
 from app.rules_json import read_rules
 from app.service import Service
@@ -102,6 +104,7 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
         eraser=_eraser(settings, erasures, cache),
         max_wait_s=settings.max_wait_ms / 1000,
         pages=Pages(cache) if settings.cache_url else None,
+        prose=_prose(settings, metrics),
         rules=book.rules,
         paged_items=settings.paged_items,
     )
@@ -117,6 +120,19 @@ def local_stages(settings: Settings) -> LocalStages:
         lambda bundle: open_index(settings, bundle),
         rank_depth=settings.rank_depth,
     )
+
+
+def _prose(settings: Settings, metrics: Metrics) -> Prose | None:
+    if not settings.prose_url:
+        return None
+    timeout_s = settings.prose_timeout_ms / 1000
+    writer = OpenAIWriter(
+        settings.prose_url,
+        model=settings.prose_model,
+        api_key=settings.prose_api_key,
+        timeout_s=timeout_s,
+    )
+    return Prose(writer, metrics, timeout_s=timeout_s)
 
 
 def _breaker(name: str, settings: Settings, metrics: Metrics) -> Breaker:

@@ -148,6 +148,14 @@ class Ranker(Protocol):
         ...
 
 
+class Writer(Protocol):
+    """A language model."""
+
+    async def write(self, instruction: str, facts: str) -> str:
+        """What it answers to the facts. Raises DependencyUnavailable."""
+        ...
+
+
 class RateCounts(Protocol):
     """Requests by name and minute, summed over all replicas."""
 

@@ -27,8 +27,11 @@ from app.models import Model
 from app.pages import Pages, SlatePage
 from app.pipeline import Recommender
 from app.ports import UserState
+from app.prose import Account, Prose
 from app.rules import Rules
 from app.stages.history import known
+
+_SOURCES = 3  # of the user's items, to say why another is for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,13 @@ class Service:
         eraser: Eraser | None,
         max_wait_s: float,
         pages: Pages | None = None,
+        prose: Prose | None = None,
         rules: Rules | None = None,
         paged_items: int = 500,
     ) -> None:
         """eraser: None without user state. pages: None when there is nowhere to keep a slate for
-        later. rules: of every request. paged_items: length of a slate that is read in pages.
+        later. prose: None: templates only. rules: of every request. paged_items: length of a slate
+        that is read in pages.
         """
         self._current = current
         self._live = live
@@ -79,6 +84,7 @@ class Service:
         self.metrics = metrics
         self.rules = rules
         self._pages = pages
+        self._prose = prose
         self._paged_items = paged_items
         self._coalescer = Coalescer(
             self._recommend_batch,
@@ -208,6 +214,34 @@ class Service:
         if exact >= 0:
             found = [exact, *(i for i in found if i != exact)][:limit]
         return Page([model.render.item(i) for i in found], model.version)
+
+    async def why(self, user_id: UserId, item_id: ItemId) -> Account:
+        """Why an item is for a user: in prose where there is a writer, by template otherwise.
+
+        Raises NotFound for an item the catalogue does not have.
+        """
+        model = self._current()
+        item = self._item(model, item_id, "item_id")
+        degraded: tuple[str, ...] = ()
+        try:
+            (state,) = await self._state.read([user_id])
+        except DependencyUnavailable:
+            state, degraded = UserEvents(), ("user_state",)
+        history = known(model.bundle, Query(user_id), state).history
+        sources, _ = model.explain.nearest(item, history, _SOURCES)
+        account = Account(
+            item=model.render.item(item),
+            because=[model.render.item(source) for source in sources.tolist()],
+            text=model.render.told(item, sources),
+            version=model.version,
+            degraded=degraded,
+        )
+        if self._prose is None:
+            return account
+        text, is_prose = await self._prose.over(account)
+        if not is_prose:
+            return replace(account, degraded=(*degraded, "prose"))
+        return replace(account, text=text, written_by="model")
 
     async def history(self, user_id: UserId, limit: int) -> list[dict[str, Any]]:
         """What is known of the user, newest first; empty for an unknown user.

@@ -135,6 +135,16 @@ class Settings(BaseSettings):
     paged_items: int = Field(
         500, ge=1, le=10_000, description="Longest slate that is read in pages, items."
     )
+    prose_url: str = Field(
+        "",
+        description="OpenAI-compatible endpoint that writes `/users/{id}/why/{item}`, such as "
+        "http://llm:8000/v1; empty: templates only.",
+    )
+    prose_model: str = Field("default", description="Name of the model at that endpoint.")
+    prose_api_key: str = Field("", description="API key of that endpoint.")
+    prose_timeout_ms: int = Field(
+        3000, gt=0, description="Longest wait for prose before the template's, milliseconds."
+    )
     body_timeout_ms: int = Field(
         10_000, gt=0, description="Longest wait for a request's whole body, milliseconds."
     )

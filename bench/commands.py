@@ -111,10 +111,10 @@ def prepare(
     if as_json:
         typer.echo(json.dumps(figures))
         return
-    table = Table("engine", "seconds", "events/s", "peak MB", "ray / engine")
+    table = Table("engine", "seconds", "CPU s", "events/s", "peak MB", "ray / engine")
     for engine in (*chosen, *(name for name in figures if name.startswith("ray_cpus_"))):
         if cell := figures.get(engine):
-            row = (cell.get(name, "-") for name in ("seconds", "events_per_s", "peak_mb"))
+            row = (cell.get(name, "-") for name in ("seconds", "cpu_s", "events_per_s", "peak_mb"))
             table.add_row(engine, *map(str, row), str(figures["ratios"].get(engine, "")))
     Console().print(table)
 

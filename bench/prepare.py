@@ -3,7 +3,8 @@
 Every engine runs in a process of its own, from a cold start to the last file written. Its memory
 is the largest sum, over the process and all it started, of proportional resident memory (PSS):
 what they share, such as Ray's object store, counts once. Pages that are only cached files of the
-operating system do not count, for any engine.
+operating system do not count, for any engine. Processor time is that of all these processes: it
+says what an engine costs where other programs are running, which its seconds cannot.
 """
 
 import importlib.util
@@ -102,38 +103,42 @@ def _measure(engine: str, raw: Path, out: Path, cpus: int, events: int) -> dict[
         text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
-    with _Peak(process.pid) as peak:
+    with _Watch(process.pid) as watch:
         output, errors = process.communicate()
     seconds = time.perf_counter() - began
     if process.returncode:
         last = (errors.strip().splitlines() or ["no message"])[-1]
-        return {"error": f"exit {process.returncode}: {last[:300]}", "peak_mb": peak.mb}
+        return {"error": f"exit {process.returncode}: {last[:300]}", "peak_mb": watch.peak_mb}
     cell = {
         "seconds": round(seconds, 2),
         "events_per_s": round(events / seconds),
-        "peak_mb": peak.mb,
+        "cpu_s": watch.cpu_s,
+        "peak_mb": watch.peak_mb,
         "output_mb": round(sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) / 1e6),
     }
     stages: dict[str, float] | None = json.loads(output.strip().splitlines()[-1])
-    if stages is None:
-        return cell
-    running = sum(spent for stage, spent in stages.items() if stage != "starting")
-    return cell | {"stages_s": stages, "events_per_s_running": round(events / running)}
+    return cell if stages is None else cell | {"stages_s": stages}
 
 
-class _Peak:
+class _Watch:
     """Watches a process and its descendants while the block runs."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._ended, self._bytes = pid, Event(), 0
+        self._cpu_s: dict[int, float] = {}  # of each process, when it was last seen
         self._watcher = Thread(target=self._watch, daemon=True)
 
     @property
-    def mb(self) -> int:
+    def peak_mb(self) -> int:
         """The peak of resident memory, in millions of bytes."""
         return round(self._bytes / 1e6)
 
-    def __enter__(self) -> "_Peak":
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of all, but for what each spent after it was last seen."""
+        return round(sum(self._cpu_s.values()), 1)
+
+    def __enter__(self) -> "_Watch":
         self._watcher.start()
         return self
 
@@ -144,7 +149,10 @@ class _Peak:
     def _watch(self) -> None:
         ended = False
         while not ended:
-            self._bytes = max(self._bytes, sum(map(_pss_bytes, _descendants(self._pid))))
+            pids = _descendants(self._pid)
+            self._bytes = max(self._bytes, sum(map(_pss_bytes, pids)))
+            for pid in pids:
+                self._cpu_s[pid] = max(self._cpu_s.get(pid, 0.0), _cpu_s(pid))
             ended = self._ended.wait(SAMPLE_S)
 
 
@@ -161,6 +169,14 @@ def _descendants(pid: int) -> list[int]:
     for parent in found:
         found += children.get(parent, [])
     return found
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _pss_bytes(pid: int) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from training.errors import UserError
 from training.evaluate_command import model_names, read_subject, scorer, write_evaluation
 from training.model.manifest import Manifest
 from training.run import RECORD, Run
@@ -31,13 +30,14 @@ class GateClosed(Exception):
 class Plan:
     """What to train on and what it must reach.
 
-    raw: a MovieLens directory, or None for a synthetic set of `users`, `items`, `events`.
+    raw: a MovieLens directory or a dataset.yaml, here or on S3, or None for a synthetic set of
+        `users`, `items`, `events`.
     log: the service's event log, whose events are learnt from as well.
     max_drop: share of production's NDCG@10 that may be lost before the gate closes.
     """
 
     work: Path
-    raw: Path | None
+    raw: str | None
     users: int
     items: int
     events: int
@@ -110,22 +110,20 @@ def ndcg(metrics: dict[str, Any], model: str) -> float | None:
 
 def _prepare(plan: Plan, report: Report) -> None:
     from training.data.event_log import leave_out
-    from training.data.movielens import detect
+    from training.data.mapping import described_source
     from training.data.prepare import prepare
     from training.data.synthetic import write_synthetic
 
     raw = plan.raw
     if raw is None:
         report("Inventing users, items and ratings")
-        raw = plan.work / "raw"
+        raw = str(plan.work / "raw")
         shutil.rmtree(raw, ignore_errors=True)
-        write_synthetic(raw, users=plan.users, items=plan.items, events=plan.events, seed=0)
-    elif not raw.is_dir():
-        raise UserError(f"--input {raw} is not a directory: name one of a MovieLens shape")
+        write_synthetic(Path(raw), users=plan.users, items=plan.items, events=plan.events, seed=0)
     report("Preparing")
     data = plan.work / "data"
     shutil.rmtree(data, ignore_errors=True)
-    source = detect(str(raw))
+    source = described_source(raw)
     if plan.log is not None:
         source = leave_out(source, plan.log)
     prepare(source, data, max_rejects=0.01, report=report)

@@ -41,8 +41,11 @@ def retrain(
     store: StoreUrl,
     work: Annotated[Path, typer.Option(help="Directory for data and run, which is overwritten.")],
     raw: Annotated[
-        Path | None,
-        typer.Option("--input", help="A MovieLens directory; without it a synthetic set."),
+        str | None,
+        typer.Option(
+            "--input",
+            help="A MovieLens directory or a dataset.yaml; without it a synthetic set.",
+        ),
     ] = None,
     log: Annotated[
         str | None, typer.Option(help="Event log whose events are learnt from as well.")

@@ -254,6 +254,23 @@ def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
         handlers.gate.count_user(request.scope["call"], user_id)
         return _json({"user_id": user_id, "history": await service.history(user_id, limit)})
 
+    @api.get("/users/{user_id}/why/{item_id}", response_model=schemas.WhyResponse)
+    async def why(request: Request, user_id: Key, item_id: Key) -> Response:
+        """Why an item is for a user, in prose where the service has somebody to write it."""
+        handlers.gate.count_user(request.scope["call"], user_id)
+        account = await service.why(user_id, item_id)
+        return _json(
+            {
+                "user_id": user_id,
+                "item": account.item,
+                "text": account.text,
+                "written_by": account.written_by,
+                "because": account.because,
+                "degraded": account.degraded,
+                "model_version": account.version,
+            }
+        )
+
     @api.get("/users", response_model=schemas.UsersResponse)
     async def users(limit: Limit = 20) -> Response:
         """Some users of the bundle, to try the service with."""

@@ -256,6 +256,19 @@ class HistoryResponse(BaseModel):
     history: list[HistoryItem]
 
 
+class WhyResponse(BaseModel):
+    """Why an item is for a user. `because`: those of the user's items that are most like it;
+    `degraded` says "prose" when a model should have written it and did not."""
+
+    user_id: int | str
+    item: Item
+    text: str
+    written_by: Literal["model", "template"]
+    because: list[Item]
+    degraded: list[str]
+    model_version: str
+
+
 class UsersResponse(BaseModel):
     """Some users of the bundle."""
 

@@ -42,6 +42,16 @@ class ExplainStage:
         best = cosine.argmax(axis=1)
         return Because(recent[best], cosine[np.arange(len(slate)), best])
 
+    def nearest(self, item: int, history: Int32s, k: int) -> tuple[Int32s, Float32s]:
+        """At most k different items of the history's last events, most like `item` first, and
+        their cosines; only those that are like it at all."""
+        recent = np.unique(history[-_LOOK_BACK_EVENTS:])
+        recent = recent[recent != item]
+        cosine: Float32s = self._unit[recent] @ self._unit[item]
+        best = np.argsort(-cosine, kind="stable")[:k]
+        best = best[cosine[best] > 0]
+        return recent[best].astype(np.int32), cosine[best]
+
     def neighbours(self, item: int, limit: int) -> tuple[Int32s, Float32s]:
         """The `limit` items of largest cosine to `item`, itself excepted, best first.
 

@@ -12,6 +12,9 @@ from app.rules import Sentences
 from app.stages.explain import Because
 from training.model.bundle import Bundle
 
+# Said of an item that nothing watched is like, where somebody asks for a sentence all the same.
+_POPULAR = "Many people choose {item}"
+
 
 class RenderStage:
     """One bundle version's catalogue as JSON fragments."""
@@ -58,6 +61,15 @@ class RenderStage:
     def pinned(self, title: str) -> dict[str, Any] | None:
         """The `why` of an item that a rule put there."""
         return _plain(self._sentences.pinned, title)
+
+    def told(self, item: int, sources: Int32s) -> str:
+        """The sentence for one item; sources: watched items that are like it, or none."""
+        items = self._items
+        if not len(sources):
+            return (self._sentences.popular or _POPULAR).format(item=items.names[item])
+        return self._sentences.watched.format(
+            title=items.names[int(sources[0])], item=items.titles[item], verb=self._verb
+        )
 
     def _popular(self, items: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
         return [_plain(self._sentences.popular, item["title"]) for item in items]

@@ -10,6 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.chunks import prepare_inline
+from tests.datasets import assert_same
 from training.data import dataset
 from training.data.commands import register
 from training.data.features import genre_matrix, item_features, user_features
@@ -19,9 +21,10 @@ from training.data.splits import TEST, split
 from training.data.synthetic import write_synthetic
 from training.errors import UserError
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
+pytestmark = pytest.mark.integration
 
 REAL_DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+SIZES = {"chunk_bytes": 20_000, "events_per_bucket": 700}
 HEADER = "userId,movieId,rating,timestamp\n"
 
 
@@ -48,8 +51,14 @@ def synthetic(tmp_path_factory, ray_local):
     """Raw and prepared: many chunks and many buckets, so that order must survive the shuffle."""
     root = tmp_path_factory.mktemp("prepared")
     write_synthetic(root / "raw", users=150, items=120, events=5_000, seed=1)
-    prepare(detect(root / "raw"), root / "data", chunk_bytes=20_000, events_per_bucket=700)
+    prepare(detect(root / "raw"), root / "data", **SIZES)
     return root
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """`prepare`, here and as a command, with its tasks in this process: their work is the same."""
+    return prepare_inline(monkeypatch)
 
 
 def test_every_event_arrives_once_ordered_by_user_and_time(synthetic):
@@ -86,6 +95,19 @@ def test_features_are_those_of_the_feature_functions_over_all_events(synthetic):
         assert np.allclose(stored, expected, rtol=1e-5, equal_nan=True)
 
 
+def test_appending_a_day_gives_what_preparing_everything_at_once_gives(synthetic, tmp_path):
+    raw = synthetic / "raw"
+    header, *lines = (raw / "ratings.csv").read_text().splitlines()
+    by_time = sorted(lines, key=lambda line: int(line.rsplit(",", 1)[1]))
+    _movielens(tmp_path / "first", by_time[:4_900])
+    (tmp_path / "first" / "movies.csv").write_bytes((raw / "movies.csv").read_bytes())
+    day = _movielens(tmp_path / "day", by_time[4_900:])
+    prepare(detect(tmp_path / "first"), tmp_path / "data", **SIZES)
+    result = _run("--append", day, tmp_path / "data")
+    assert result.exit_code == 0, result.exception
+    assert_same(tmp_path / "data", synthetic / "data")
+
+
 def test_statistics_describe_the_events(synthetic):
     data = dataset.load(synthetic / "data")
     statistics = data.statistics
@@ -116,7 +138,7 @@ def test_only_the_prepared_files_are_left_behind(synthetic):
     ]
 
 
-def test_bad_events_are_kept_aside_with_their_row_and_reason(tmp_path):
+def test_bad_events_are_kept_aside_with_their_row_and_reason(inline, tmp_path):
     good = [f"{user},{item},4,{100 + item}" for user in (1, 2) for item in range(1, 6)]
     bad = [
         "1,9,7,500",
@@ -145,7 +167,7 @@ def test_bad_events_are_kept_aside_with_their_row_and_reason(tmp_path):
     assert data.rating.tolist() == [4.0] * 10  # of two equal events the first is kept
 
 
-def test_too_many_rejects_stop_the_run_and_leave_the_old_output(tmp_path, synthetic):
+def test_too_many_rejects_stop_the_run_and_leave_the_old_output(inline, tmp_path, synthetic):
     raw = _movielens(tmp_path / "raw", ["1,1,4,10", "1,2,9,11", "2,1,0.1,12", "2,2,4,13000000000"])
     old = (synthetic / "data" / "statistics.json").read_bytes()
     result = _run(raw, synthetic / "data")
@@ -158,7 +180,7 @@ def test_too_many_rejects_stop_the_run_and_leave_the_old_output(tmp_path, synthe
     assert not list(synthetic.glob(".*"))
 
 
-def test_too_many_duplicates_stop_the_run(tmp_path):
+def test_too_many_duplicates_stop_the_run(inline, tmp_path):
     raw = _movielens(tmp_path / "raw", ["1,1,4,10", "2,1,4,10", "1,1,4,10"])
     result = _run(raw, tmp_path / "data")
     assert isinstance(result.exception, UserError)
@@ -166,7 +188,7 @@ def test_too_many_duplicates_stop_the_run(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_text_for_a_number_is_one_line_that_names_the_row(tmp_path):
+def test_a_text_for_a_number_is_one_line_that_names_the_row(tmp_path, ray_local):
     raw = _movielens(tmp_path / "raw", ["1,1,4,10", "1,2,good,11", "2,2,4,13"])
     result = _run(raw, tmp_path / "data")
     assert isinstance(result.exception, UserError)
@@ -176,7 +198,7 @@ def test_a_text_for_a_number_is_one_line_that_names_the_row(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
 
-def test_implicit_events_of_text_ids_without_time_keep_their_order(tmp_path):
+def test_implicit_events_of_text_ids_without_time_keep_their_order(inline, tmp_path):
     plays = ["who,song", "bo,s3", "al,s1", "bo,s1", "bo,s2"]
     (tmp_path / "plays.csv").write_text("\n".join(plays))
     (tmp_path / "songs.csv").write_text("song,title,genre\ns1,One,pop\ns9,Nine,\n")
@@ -195,7 +217,7 @@ def test_implicit_events_of_text_ids_without_time_keep_their_order(tmp_path):
     assert data.users["recency_days"].null_count == 2
 
 
-def test_a_single_user_is_prepared_and_an_item_without_metadata_is_kept(tmp_path):
+def test_a_single_user_is_prepared_and_an_item_without_metadata_is_kept(inline, tmp_path):
     raw = _movielens(tmp_path / "raw", ["7,20,4,10", "7,3,5,10", "7,100,3,5"])
     (raw / "movies.csv").write_text("movieId,title,genres\n3,Three (2003),Drama\n")
     assert _run(raw, tmp_path / "data").exit_code == 0
@@ -207,7 +229,7 @@ def test_a_single_user_is_prepared_and_an_item_without_metadata_is_kept(tmp_path
         split(data, "user-temporal")
 
 
-def test_the_fingerprint_follows_the_input_and_how_it_is_read(tmp_path):
+def test_the_fingerprint_follows_the_input_and_how_it_is_read(inline, tmp_path):
     (tmp_path / "e.csv").write_text("u,i,j\n1,1,2\n2,3,3\n")
 
     def fingerprint(item):
@@ -238,16 +260,18 @@ def test_what_is_not_a_whole_prepared_directory_is_refused(tmp_path, synthetic):
     ("name", "events", "users", "items"),
     [("ml-latest-small", 100_836, 610, 9_742), ("ml-100k", 100_000, 943, 1_682)],
 )
-def test_published_data_sets_have_their_published_sizes(tmp_path, name, events, users, items):
-    statistics = prepare(detect(_real(name)), tmp_path / "data")
+def test_published_data_sets_have_their_published_sizes(
+    inline, tmp_path, name, events, users, items
+):
+    statistics = inline(detect(_real(name)), tmp_path / "data")
     counts = statistics["counts"]
     assert (counts["events"], counts["users"], counts["items"]) == (events, users, items)
     assert statistics["rejected"] == {}
 
 
 @pytest.mark.data
-def test_splits_of_movielens_1m_agree_with_the_reference(tmp_path):
-    prepare(detect(_real("ml-1m")), tmp_path / "data")
+def test_splits_of_movielens_1m_agree_with_the_reference(inline, tmp_path):
+    inline(detect(_real("ml-1m")), tmp_path / "data")
     data = dataset.load(tmp_path / "data")
     left = split(data, "leave-one-out")
     kept = left.fold >= 0

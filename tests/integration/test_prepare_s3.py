@@ -1,4 +1,4 @@
-"""Sources on S3, as moto's server speaks it, read by Ray's workers."""
+"""Sources on S3, as moto's server speaks it."""
 
 import gzip
 
@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.chunks import prepare_inline, read_events
 from training.data import dataset
@@ -21,19 +20,10 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        bucket = boto3.resource("s3").Bucket("logs")
-        bucket.create()
-        yield bucket
-    server.stop()
+def bucket(s3_endpoint):
+    bucket = boto3.resource("s3").Bucket("logs")
+    bucket.create()
+    return bucket
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from uuid import uuid4
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from app.adapters.event_log import EventLog
 from app.domain import Event, EventType, StreamEntry
@@ -16,26 +15,7 @@ from training.model.bundle import Bundle, BundleError
 from training.model.store import BundleStore
 from training.store import Store
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _environment(endpoint):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", endpoint)
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("s3_endpoint")]
 
 
 def _new_bucket():

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import tomllib
 
+import httpx
 import pytest
 import typer
 import yaml
 
 from bench.smoke import SmokeError
+from marquee.client import Client
 from tests.scenarios import CHART, ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -99,13 +101,14 @@ def test_the_dockerfile_runs_as_nobody_in_particular_and_locks_its_dependencies(
     assert re.search(r"^USER 1000:1000$", dockerfile, re.MULTILINE)
 
 
-def test_smoke_names_what_is_wrong(monkeypatch):
+def test_smoke_names_what_is_wrong():
     from bench import smoke
 
-    service = smoke.Service("http://unused")
     slate = {"recommendations": [{"movie_id": 1}], "model_version": "1"}
     answers = {"/recommend": slate, "/feedback": {"status": "stored"}}
-    monkeypatch.setattr(service, "get", lambda path: {"id_field": "movie_id"})
-    monkeypatch.setattr(service, "post", lambda path, body: answers[path])
-    with pytest.raises(SmokeError, match="still offers 1"):
-        smoke.check(service)
+    transport = httpx.MockTransport(lambda asked: httpx.Response(200, json=answers[asked.url.path]))
+    with (
+        Client("http://unused", transport=transport) as client,
+        pytest.raises(SmokeError, match="still offers 1"),
+    ):
+        smoke.check(client)

@@ -196,6 +196,7 @@ SET_ELSEWHERE = {
     "qdrant_url": "qdrant",
     "qdrant_api_key": "qdrant",
     "qdrant_timeout_ms": "qdrant.timeoutMs",
+    "prose_api_key": "serve.extraEnv",
     "max_ongoing_requests": "serve.stages.gateway.maxOngoingRequests",
     "replica_cpus": "serve.stages.*.cpus",
     "replicas": "serve.stages.*.minReplicas",

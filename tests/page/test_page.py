@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from selenium.webdriver.common.keys import Keys
 
 from app.api import schemas
-from tests.page.fake_api import FakeApi
+from marquee.client import Client, item_id
+from tests.page.fake_api import FakeApi, serving
 from tests.page.page import Page
 
 pytestmark = pytest.mark.page
@@ -36,6 +37,18 @@ def test_the_fake_answers_in_the_shapes_of_the_service(
     status, answer = api.answer(path, query, body)
     assert status == 200
     schema.model_validate(answer)
+
+
+def test_the_client_understands_the_fake_as_it_does_the_service(api: FakeApi) -> None:
+    with serving(api) as url, Client(url) as client:
+        assert client.info()["model_version"] == "7"
+        user = client.users(1)[0]
+        first = item_id(client.recommend(user, num_recommendations=1)["recommendations"][0])
+        assert client.feedback(user, first, "watch")["status"] == "stored"
+        assert item_id(client.history(user)[0]) == first
+        assert item_id(client.similar(first, 3)["item"]) == first
+        assert item_id(client.items("toy story")[0]) == 2
+        assert len(client.popular(5)) == 5
 
 
 def test_picking_a_user_shows_the_slate_with_scores_and_reasons(page: Page) -> None:

@@ -105,7 +105,8 @@ def test_every_declared_command_registers_itself():
 
 def shell_commands(text):
     """`marquee ...` lines of fenced code blocks, continuation lines joined."""
-    for block in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    for block in (block for kind, block in blocks if kind in ("", "sh", "bash", "console")):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
             if words[:1] == ["marquee"]:

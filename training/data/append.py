@@ -73,15 +73,15 @@ class Previous:
         return self.catalogue["item_id"].combine_chunks()
 
 
-def join_catalogues(previous: Previous, new: pa.Table | None) -> pa.Table:
+def join_catalogues(previous: Previous, new: pa.Table | None) -> tuple[pa.Table, bool]:
     """The new descriptions, and the old ones of the items that `new` does not describe.
 
-    UserError when a new description would change what is known of earlier events: the genres of
-    an item that has some.
+    And whether the categories of an item that has events change: they are in its users' sums.
+    UserError when the old and the new descriptions have not the same columns.
     """
     old = previous.catalogue
     if new is None:
-        return old
+        return old, False
     old_ids, new_ids = old["item_id"], new["item_id"]
     if old_ids.type != new_ids.type:
         old_ids, new_ids = old_ids.cast(pa.string()), new_ids.cast(pa.string())
@@ -97,14 +97,12 @@ def join_catalogues(previous: Previous, new: pa.Table | None) -> pa.Table:
     described = np.flatnonzero(rows.is_valid().to_numpy())
     before = old["genres"].take(pa.array(described)).to_pylist()
     after = new["genres"].take(rows.drop_null()).to_pylist()
-    for index, was, becomes in zip(described.tolist(), before, after, strict=True):
-        if previous.n_events[index] and set(was) != set(becomes):
-            raise UserError(
-                f"item {old_ids[index].as_py()} has events and its categories change from "
-                f"{was} to {becomes}: prepare everything at once"
-            )
+    changed = any(
+        previous.n_events[index] and set(was) != set(becomes)
+        for index, was, becomes in zip(described.tolist(), before, after, strict=True)
+    )
     kept = old.filter(rows.is_null()).select(new.column_names).cast(new.schema)
-    return pa.concat_tables([new, kept])
+    return pa.concat_tables([new, kept]), changed
 
 
 def map_genres(previous: Previous, names: list[str]) -> np.ndarray:

@@ -9,7 +9,7 @@ and summed up. What it leaves behind, in the prepared directory:
 
 Appending takes the sums and the held-out events up again: new events push older ones over the
 cut-off, into another part. The events before the cut-off are read only in a bucket to which a new
-event comes late, that is not after all of its user's.
+event comes late, that is not after all of its user's, and when items change their genres.
 """
 
 import pickle
@@ -54,6 +54,7 @@ class BucketPlan:
     user_ids, item_ids: ids by index. previous: the prepared directory that is appended to.
     previous_genres: for each genre of now, its column in the state of `previous`, or -1.
     same_genres: whether that state counts the genres of now, in their order.
+    recategorised: whether items have other genres now than when their events were counted.
     """
 
     shards: tuple[Shard, ...]
@@ -65,6 +66,7 @@ class BucketPlan:
     previous: Path | None = None
     previous_genres: np.ndarray | None = None
     same_genres: bool = True
+    recategorised: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,16 @@ def make_buckets(batch: pa.Table, plan: BucketPlan) -> pa.Table:
 def _make(bucket: int, plan: BucketPlan) -> BucketResult:
     new = _read_shards(bucket, plan)
     previous = _Previous(plan, bucket)
-    if len(new) == 0 and previous.exists and plan.same_genres:
+    if len(new) == 0 and previous.exists and plan.same_genres and not plan.recategorised:
         previous.link()
         return BucketResult(bucket)
     if len(new) == 0 and not previous.exists:
         return BucketResult(bucket)  # no user's hash leads here
     users = np.union1d(previous.users, new.user)
     past = previous.sums(users)
-    reread = previous.exists and (not plan.has_time or _comes_late(new, users, past))
+    reread = previous.exists and (
+        plan.recategorised or not plan.has_time or _comes_late(new, users, past)
+    )
     parts = [previous.read("true"), new]
     if reread:
         parts.insert(0, previous.read("false"))

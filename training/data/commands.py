@@ -245,20 +245,18 @@ def _log_source(
 def _source(path: str, options: dict[str, Any]) -> "Source":
     """A MovieLens directory, a dataset.yaml, or events with the options that describe them."""
     from training.data.locations import is_directory
-    from training.data.mapping import find_mapping, read_mapping
-    from training.data.movielens import detect
+    from training.data.mapping import described_source, find_mapping
     from training.data.sources import CatalogueFile, generic
 
     given = [name for name, value in options.items() if value is not None]
     described = options["--user"] is not None or options["--item"] is not None
-    mapping = None if described else find_mapping(path)
-    if mapping is not None or (is_directory(path) and not described):
+    if not described and (find_mapping(path) is not None or is_directory(path)):
         if given:
             raise UserError(
                 f"{given[0]} describes events together with --user and --item: name these too, "
                 f"or leave {given[0]} out for a MovieLens directory or a dataset.yaml"
             )
-        return detect(path) if mapping is None else read_mapping(mapping)
+        return described_source(path)
     for name in ("--user", "--item"):
         if options[name] is None:
             raise UserError(f"{name} COL is missing: name the column in {path}")

@@ -4,6 +4,7 @@ S3 is reached as the bundle store reaches it: the endpoint from AWS_ENDPOINT_URL
 the usual AWS places.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -82,7 +83,8 @@ def join(directory: str, name: str) -> str:
 
 def reason(error: Exception) -> str:
     """What an error says, in one line."""
-    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    number = getattr(error, "errno", None)  # Arrow puts it among words of its own
+    text = (os.strerror(number) if number else str(error)) or type(error).__name__
     return text.splitlines()[0][:300]
 
 

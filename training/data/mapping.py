@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from training.data.locations import file_size, join, read_bytes
+from training.data.movielens import detect
 from training.data.sources import CatalogueFile, Source, generic
 from training.errors import UserError
 
@@ -71,6 +72,12 @@ def find_mapping(path: str) -> str | None:
         return path
     inside = join(path, FILE_NAME)
     return inside if file_size(inside) is not None else None
+
+
+def described_source(path: str) -> Source:
+    """The source that says itself what it is: by a dataset.yaml or MovieLens' file names."""
+    mapping = find_mapping(path)
+    return detect(path) if mapping is None else read_mapping(mapping)
 
 
 def read_mapping(path: str) -> Source:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from training.data.locations import reason
 from training.errors import UserError
 
 NO_ROOM_OR_RIGHT = (
@@ -46,7 +47,7 @@ def staged_directory(out: Path, *, marker: str) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in NO_ROOM_OR_RIGHT:
             raise
-        raise UserError(f"cannot write in {out.parent}: {error.strerror}") from error
+        raise UserError(f"cannot write in {out.parent}: {reason(error)}") from error
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def _alone(out: Path) -> Iterator[None]:
     try:
         lock = path.open("w")
     except OSError as error:
-        raise UserError(f"cannot write in {out.parent}: {error.strerror}") from error
+        raise UserError(f"cannot write in {out.parent}: {reason(error)}") from error
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -38,7 +38,7 @@ from training.data.ray_session import ray_session
 from training.data.shards import ChunkPlan, ChunkResult, deal_chunks
 from training.data.sources import Source
 from training.data.state import STATE
-from training.data.tasks import run_tasks
+from training.data.tasks import HeadStart, run_tasks
 from training.errors import UserError
 
 EVENTS_PER_BUCKET = 1_000_000
@@ -95,14 +95,17 @@ def prepare(
         for folder in (*STAGED, STATE):
             (staging / folder).mkdir()
         chunks = plan_chunks(source.events, chunk_bytes)
-        catalogue = _catalogue(source, previous, text_features, report)
+        catalogue, recategorised = _catalogue(source, previous, text_features, report)
         n_buckets = previous.n_buckets if previous else _n_buckets(source, events_per_bucket)
-        report("Starting Ray")
-        with ThreadPoolExecutor(1) as beside:
+        limits = Limits(source.rating_range, int(time.time()))
+        dealing = ChunkPlan(source, limits, n_buckets, staging)
+        rows = [asdict(chunk) for chunk in chunks]
+        report("Starting Ray and reading the first events")
+        with ThreadPoolExecutor(1) as beside, HeadStart(deal_chunks, rows, dealing) as head_start:
             with ray_session(OBJECT_STORE_BYTES, cpus):
-                dealt = _deal(source, chunks, n_buckets, staging, report)
+                dealt = _deal(source, chunks, dealing, head_start, report)
                 check_rejects(dealt.rejects(staging), dealt.n_events, max_rejects)
-                plan, items = _plan(source, dealt, catalogue, previous, staging)
+                plan, items = _plan(source, dealt, catalogue, previous, staging, recategorised)
                 _make(plan, n_buckets, report)
                 rejects = dealt.rejects(staging)  # now with the repeats
                 check_rejects(rejects, dealt.n_events, max_rejects)
@@ -124,13 +127,13 @@ def prepare(
 
 def _catalogue(
     source: Source, previous: Previous | None, text_features: bool, report: Report
-) -> pa.Table | None:
-    """What is known of the items; what is appended to knows them all."""
+) -> tuple[pa.Table | None, bool]:
+    """What is known of the items, and whether that changes the past of one: see append.py."""
     catalogue = read_catalogue(source.catalogue) if source.catalogue else None
     if text_features:
         report("Embedding texts of items")
         catalogue = _with_text(catalogue)
-    return join_catalogues(previous, catalogue) if previous else catalogue
+    return join_catalogues(previous, catalogue) if previous else (catalogue, False)
 
 
 def _describe(
@@ -158,17 +161,17 @@ def _n_buckets(source: Source, events_per_bucket: int) -> int:
 
 
 def _deal(
-    source: Source, chunks: list[Chunk], n_buckets: int, staging: Path, report: Report
+    source: Source, chunks: list[Chunk], plan: ChunkPlan, head_start: HeadStart, report: Report
 ) -> Dealt:
     """Read, check and deal out all chunks; UserError for the first that makes no sense."""
-    limits = Limits(source.rating_range, int(time.time()))
-    plan = ChunkPlan(source, limits, n_buckets, staging)
-    rows = [asdict(chunk) for chunk in chunks]
-    report(f"Reading and checking events: {len(chunks)} parts")
+    rest = head_start.leave_rest()
     results: list[ChunkResult] = []
-    for result in run_tasks(deal_chunks, rows, plan):
+    report(f"Reading and checking events: {len(chunks)} parts")
+    for result in run_tasks(deal_chunks, rest, plan):
         results.append(result)
-        report(f"Reading and checking events: {len(results)} of {len(chunks)} parts")
+        done = len(chunks) - len(rest) + len(results)
+        report(f"Reading and checking events: {done} of {len(chunks)} parts")
+    results += head_start.results()
     results.sort(key=lambda result: result.chunk)
     next_row = [first_row(file) for file in source.events]
     first_rows: dict[int, int] = {}
@@ -193,6 +196,7 @@ def _plan(
     catalogue: pa.Table | None,
     previous: Previous | None,
     staging: Path,
+    recategorised: bool,
 ) -> tuple[BucketPlan, pa.Table]:
     """What the second half must know, and the catalogue with a row for each item_idx."""
     users = [ids for result in dealt.results for ids in result.users]
@@ -222,6 +226,7 @@ def _plan(
         previous=previous.path if previous else None,
         previous_genres=map_genres(previous, names) if previous else None,
         same_genres=previous is None or previous.genres == names,
+        recategorised=recategorised,
     )
     return plan, table
 

@@ -3,7 +3,9 @@
 import logging
 import pickle
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +20,8 @@ Task = Callable[[pa.Table, Any], pa.Table]
 
 def run_tasks(task: Task, rows: list[dict[str, int]], plan: Any) -> Iterator[Any]:
     """Results of `task` on each row, as they come. Needs a Ray that is running."""
+    if not rows:
+        return
     import ray
     import ray.data
 
@@ -40,6 +44,52 @@ def run_tasks(task: Task, rows: list[dict[str, int]], plan: Any) -> Iterator[Any
 def n_tasks(rows: int, cpus: int) -> int:
     """Of ROWS_PER_TASK rows, or of fewer so that each CPU gets two tasks."""
     return -(-rows // min(ROWS_PER_TASK, -(-rows // (2 * cpus))))
+
+
+class HeadStart:
+    """Runs `task` on one row after another in this process while Ray starts.
+
+    Ray takes some seconds for that, mostly waiting. In the block one thread takes rows from the
+    first on, until `leave_rest` gives what is left to someone else.
+    """
+
+    def __init__(self, task: Task, rows: list[dict[str, int]], plan: Any) -> None:
+        self._task, self._rows, self._plan = task, rows, plan
+        self._taken, self._end = 0, len(rows)
+        self._lock = Lock()
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "HeadStart":
+        self._results = self._thread.submit(self._run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave_rest()
+        self._thread.shutdown()
+
+    def leave_rest(self) -> list[dict[str, int]]:
+        """The rows that it has not begun and from now on will not."""
+        with self._lock:
+            self._end = self._taken
+            return self._rows[self._taken :]
+
+    def results(self) -> list[Any]:
+        """Those of the rows that it began, once all are done; raises what the task raised."""
+        return self._results.result()
+
+    def _run(self) -> list[Any]:
+        found: list[Any] = []
+        while (row := self._take()) is not None:
+            batch = self._task(pa.Table.from_pylist([row]), self._plan)
+            found += map(pickle.loads, batch["result"].to_pylist())
+        return found
+
+    def _take(self) -> dict[str, int] | None:
+        with self._lock:
+            if self._taken >= self._end:
+                return None
+            self._taken += 1
+            return self._rows[self._taken - 1]
 
 
 @contextmanager

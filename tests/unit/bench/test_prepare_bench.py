@@ -1,16 +1,12 @@
 """The engines of `marquee bench prepare` do the same work."""
 
-import json
-
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
 from bench.commands import prepare as bench_command
 from bench.prepare import bench_prepare
 from bench.prepare_engines import with_polars
 from tests.chunks import prepare_inline
-from training.cli import build_app
 from training.data import dataset
 from training.data.lookalike import write_lookalike
 from training.data.movielens import detect
@@ -51,21 +47,6 @@ def test_the_same_events_are_held_out(prepared):
     files = str(prepared / "polars" / "events" / "**" / "*.parquet")
     theirs = pl.read_parquet(files, hive_partitioning=True)["held_out"].sum()
     assert dataset.read_statistics(prepared / "marquee")["split"]["held_out"] == theirs
-
-
-@pytest.mark.integration
-def test_the_benchmark_prints_one_document_with_every_figure(tmp_path):
-    arguments = ["bench", "prepare", "--like", "ml-1m", "--scale", "0.01", "--json"]
-    arguments += ["--engines", "ray,polars", "--cpus", "1", "--folder", str(tmp_path)]
-    result = CliRunner().invoke(build_app(), arguments)
-    figures = json.loads(result.stdout)
-    assert figures["events"] == 10_002
-    for engine in ("ray", "polars"):
-        assert {"seconds", "peak_mb", "events_per_s"} <= set(figures[engine]), figures[engine]
-        assert figures[engine]["peak_mb"] > 0
-    assert set(figures["ratios"]) == {"polars"}
-    assert list(figures["ray"]["stages_s"]) == ["starting", "reading", "ordering", "writing"]
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("cpus", ["0", "two", "1,", "999999"])

@@ -1,8 +1,11 @@
 """What people really have on their disks: one clear line each, and nothing half-written."""
 
+import ctypes
 import errno
 import gzip
+import resource
 import time
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -101,14 +104,39 @@ def test_a_truncated_parquet_is_named(tmp_path):
         generic(str(tmp_path / "e.parquet"), user="u", item="i")
 
 
-def test_no_right_to_write_is_one_clear_line(tmp_path, prepare, monkeypatch):
+def test_no_right_to_write_is_one_clear_line(tmp_path, prepare):
     source = _movielens(tmp_path / "raw", HEADER + "1,1,4,10\n")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    with _rights_of_anyone():
+        _refused(prepare, source, closed / "data", "cannot write in .*closed: Permission denied")
 
-    def refused(*arguments, **options):
-        raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.mkdir", refused)
-    _refused(prepare, source, tmp_path / "data", "cannot write in .*: Permission denied")
+@contextmanager
+def _rights_of_anyone():
+    """Root, too, is held to the modes of files: without the capability to pass them over."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, own = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, own) == 0
+    less = (ctypes.c_uint32 * 6)(*own)
+    less[0] &= ~0b10  # CAP_DAC_OVERRIDE of those in effect
+    assert libc.capset(header, less) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, own) == 0
+
+
+@pytest.mark.parametrize("room_bytes", [500, 2_000, 4_000, 8_000])
+def test_a_file_that_finds_no_room_is_one_clear_line(tmp_path, prepare, room_bytes):
+    lines = [f"{n % 40},{n % 97},4,{n}\n" for n in range(2_000)]
+    source = _movielens(tmp_path / "raw", HEADER + "".join(lines))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, limits[1]))
+    try:
+        _refused(prepare, source, tmp_path / "data", "cannot write in .*: File too large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("module", [shards, state])

@@ -10,7 +10,7 @@ from tests.datasets import make_dataset, random_dataset
 from training.data.explore import Exploration, rank_curve
 from training.data.movielens import detect
 from training.data.plots import PLOTS
-from training.data.report import render, write_report
+from training.data.report import render, write_page, write_report
 from training.data.synthetic import write_synthetic
 from training.errors import UserError
 
@@ -108,10 +108,10 @@ def test_what_was_rejected_is_among_the_findings():
     assert ("rejected: no user", 2, "events") in Exploration(_implicit()).findings
 
 
-def test_a_report_that_cannot_be_written_is_one_clear_line(prepared, tmp_path):
+def test_a_report_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write .*Not a directory"):
-        write_report(prepared, tmp_path / "file" / "report.html")
+        write_page("<html>", tmp_path / "file" / "report.html")
     with pytest.raises(UserError, match="not a prepared data set"):
         write_report(tmp_path, tmp_path / "report.html")
 

@@ -56,7 +56,7 @@ def held_out(events):
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     events=st.lists(event, min_size=10, max_size=40, unique_by=lambda e: (e[0], e[1], e[3])),

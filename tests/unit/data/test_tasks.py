@@ -1,6 +1,48 @@
+import pickle
+from threading import Event
+
+import pyarrow as pa
 import pytest
 
-from training.data.tasks import ROWS_PER_TASK, n_tasks
+from training.data.tasks import ROWS_PER_TASK, HeadStart, n_tasks, run_tasks
+
+ROWS = [{"n": n} for n in range(5)]
+
+
+def _doubled(batch, plan):
+    plan.set()
+    return pa.table({"result": [pickle.dumps(2 * n) for n in batch["n"].to_pylist()]})
+
+
+def test_a_head_start_does_all_rows_when_there_is_time():
+    with HeadStart(_doubled, ROWS, Event()) as head_start:
+        assert head_start.results() == [0, 2, 4, 6, 8]
+        assert head_start.leave_rest() == []
+
+
+def test_rows_that_a_head_start_leaves_and_those_it_did_are_all_rows():
+    begun, go_on = Event(), Event()
+
+    def slow(batch, plan):
+        begun.set()
+        go_on.wait(10)
+        return _doubled(batch, plan)
+
+    with HeadStart(slow, ROWS, Event()) as head_start:
+        begun.wait(10)
+        rest = head_start.leave_rest()
+        go_on.set()
+        assert head_start.results() == [0]
+    assert rest == ROWS[1:]
+
+
+def test_what_a_head_start_meets_is_raised_where_its_results_are_asked_for():
+    with HeadStart(_doubled, ROWS, None) as head_start, pytest.raises(AttributeError):
+        head_start.results()
+
+
+def test_no_rows_need_no_ray():
+    assert list(run_tasks(_doubled, [], None)) == []
 
 
 @pytest.mark.parametrize(

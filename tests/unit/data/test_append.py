@@ -1,59 +1,38 @@
-"""`marquee prepare --append` beside preparing everything at once, on a real Ray."""
+"""`marquee prepare --append` beside preparing everything at once.
+
+tests/integration/test_prepare.py does both on a real Ray.
+"""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from app.adapters.event_log import EventLog
 from app.domain import Event, EventType, StreamEntry
+from tests.chunks import prepare_inline
+from tests.datasets import assert_same
 from training.data import dataset
 from training.data.commands import register
 from training.data.movielens import detect
-from training.data.prepare import prepare
 from training.data.sources import generic
 from training.data.synthetic import write_synthetic
 from training.errors import UserError
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
-
 SIZES = {"chunk_bytes": 20_000, "events_per_bucket": 1_000}
-
-
-def assert_same(one, other):
-    """Everything that a reader sees of two prepared directories, row by row."""
-    left, right = dataset.load(one), dataset.load(other)
-    assert left.users.column("user_id").equals(right.users.column("user_id"))
-    for name in ("user", "item", "rating", "timestamp", "offsets"):
-        assert np.array_equal(getattr(left, name), getattr(right, name), equal_nan=True), name
-    tables = [(left.users, right.users), (left.items, right.items)]
-    for name in ("user_features", "item_features"):
-        tables.append((dataset.read_features(one, name), dataset.read_features(other, name)))
-    for table, expected in tables:
-        assert table.column_names == expected.column_names
-        for column in table.column_names:
-            assert_equal_columns(table[column], expected[column], column)
-    free = ("fingerprint", "layout", "shape")
-    strip = lambda statistics: {k: v for k, v in statistics.items() if k not in free}  # noqa: E731
-    assert strip(left.statistics) == strip(right.statistics)
-
-
-def assert_equal_columns(column, expected, name):
-    assert column.type == expected.type, name
-    if not pa.types.is_floating(column.type):
-        assert column.to_pylist() == expected.to_pylist(), name
-        return
-    # Sums of other parts round differently: half stars do not, times do.
-    assert np.allclose(column.to_numpy(), expected.to_numpy(), rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 def _write(path, table, name="ratings.csv"):
     path.mkdir(exist_ok=True)
     pacsv.write_csv(table, path / name)
     return path
+
+
+@pytest.fixture
+def prepare(monkeypatch):
+    return prepare_inline(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +44,7 @@ def raw(tmp_path_factory):
     return root / "all", table
 
 
-def _split_and_append(tmp_path, raw, table, bounds, changed=lambda parts: parts):
+def _split_and_append(prepare, tmp_path, raw, table, bounds, changed=lambda parts: parts):
     everything, _ = raw
     parts = [
         table.slice(start, end - start) for start, end in zip(bounds, bounds[1:], strict=False)
@@ -86,15 +65,19 @@ def _split_and_append(tmp_path, raw, table, bounds, changed=lambda parts: parts)
     return tmp_path / "grown", tmp_path / "at-once"
 
 
-def test_appending_days_one_after_another_equals_preparing_everything_at_once(tmp_path, raw):
+def test_appending_days_one_after_another_equals_preparing_everything_at_once(
+    prepare, tmp_path, raw
+):
     table = raw[1]
-    grown, at_once = _split_and_append(tmp_path, raw, table, [0, 3_000, 3_500, 3_900, 4_000])
+    grown, at_once = _split_and_append(
+        prepare, tmp_path, raw, table, [0, 3_000, 3_500, 3_900, 4_000]
+    )
     assert_same(grown, at_once)
     parts = list((grown / "events").glob("bucket=*/held_out=false/part-0001.parquet"))
     assert parts, "new events before the cut-off are in a file of their own"
 
 
-def test_events_that_come_late_and_repeat_old_ones_end_where_they_belong(tmp_path, raw):
+def test_events_that_come_late_and_repeat_old_ones_end_where_they_belong(prepare, tmp_path, raw):
     table = raw[1]
     shuffled = table.take(np.random.default_rng(0).permutation(len(table)))
 
@@ -102,12 +85,14 @@ def test_events_that_come_late_and_repeat_old_ones_end_where_they_belong(tmp_pat
         first, second = parts
         return [first, pa.concat_tables([second, first.slice(0, 50), second.slice(0, 20)])]
 
-    grown, at_once = _split_and_append(tmp_path, raw, shuffled, [0, 2_500, 4_000], repeated)
+    grown, at_once = _split_and_append(
+        prepare, tmp_path, raw, shuffled, [0, 2_500, 4_000], repeated
+    )
     assert_same(grown, at_once)
     assert dataset.read_statistics(grown)["rejected"] == {"duplicate event": 70}
 
 
-def test_events_before_the_cut_off_are_not_written_again(tmp_path, raw):
+def test_events_before_the_cut_off_are_not_written_again(prepare, tmp_path, raw):
     everything, table = raw
     first = _write(tmp_path / "first", table.slice(0, 3_900))
     day = _write(tmp_path / "day", table.slice(3_900))
@@ -118,7 +103,7 @@ def test_events_before_the_cut_off_are_not_written_again(tmp_path, raw):
     assert {path: path.stat().st_ino for path in old} == before
 
 
-def test_text_ids_without_time_are_appended_in_the_order_they_come(tmp_path):
+def test_text_ids_without_time_are_appended_in_the_order_they_come(prepare, tmp_path):
     lines = [f"u{user},i{item}" for item in range(9) for user in range(4) if (user + item) % 3]
     (tmp_path / "all.csv").write_text("\n".join(["who,what", *lines]))
     (tmp_path / "one.csv").write_text("\n".join(["who,what", *lines[:15]]))
@@ -134,7 +119,7 @@ def test_text_ids_without_time_are_appended_in_the_order_they_come(tmp_path):
     assert one.statistics["rejected"] == {"duplicate event": 1}
 
 
-def test_numbers_become_texts_when_a_text_id_is_appended(tmp_path):
+def test_numbers_become_texts_when_a_text_id_is_appended(prepare, tmp_path):
     (tmp_path / "one.csv").write_text("u,i\n9,1\n10,2\n9,2\n")
     (tmp_path / "two.csv").write_text("u,i\nx,1\n9,7\n")
     (tmp_path / "all.csv").write_text("u,i\n9,1\n10,2\n9,2\nx,1\n9,7\n")
@@ -146,7 +131,22 @@ def test_numbers_become_texts_when_a_text_id_is_appended(tmp_path):
     assert dataset.load(tmp_path / "grown").user_ids.tolist() == ["10", "9", "x"]
 
 
-def test_what_cannot_be_appended_is_one_clear_line_and_changes_nothing(tmp_path):
+def test_genres_that_change_are_counted_anew_for_the_events_of_before(prepare, tmp_path, raw):
+    everything, table = raw
+    first = _write(tmp_path / "first", table.slice(0, 3_990))
+    day = _write(tmp_path / "day", table.slice(3_990))
+    header, *lines = (everything / "movies.csv").read_text().splitlines()
+    # Item 1 has no description at first, item 2 another one, and a genre that nothing else has.
+    old = [header, lines[1].rsplit(",", 1)[0] + ",Opera|Drama", *lines[2:]]
+    (first / "movies.csv").write_text("\n".join(old))
+    (day / "movies.csv").write_text("\n".join([header, *lines]))
+    prepare(detect(first), tmp_path / "grown", **SIZES)
+    prepare(detect(day), tmp_path / "grown", append=True, **SIZES)
+    prepare(detect(everything), tmp_path / "at-once", **SIZES)
+    assert_same(tmp_path / "grown", tmp_path / "at-once")
+
+
+def test_what_cannot_be_appended_is_one_clear_line_and_changes_nothing(prepare, tmp_path):
     header = "movieId,title,genres\n"
     first = tmp_path / "first"
     first.mkdir()
@@ -155,12 +155,6 @@ def test_what_cannot_be_appended_is_one_clear_line_and_changes_nothing(tmp_path)
     data = tmp_path / "data"
     prepare(detect(first), data)
     old = (data / "statistics.json").read_bytes()
-    day = tmp_path / "day"
-    day.mkdir()
-    (day / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,4,20\n")
-    (day / "movies.csv").write_text(header + "1,One (1990),War\n2,Two (2000),War\n")
-    with pytest.raises(UserError, match="item 1 has events and its categories change"):
-        prepare(detect(day), data, append=True)
     (tmp_path / "plays.csv").write_text("u,i\n1,1\n")
     plays = generic(str(tmp_path / "plays.csv"), user="u", item="i")
     with pytest.raises(UserError, match="was prepared with times and the new events have none"):
@@ -168,17 +162,9 @@ def test_what_cannot_be_appended_is_one_clear_line_and_changes_nothing(tmp_path)
     with pytest.raises(UserError, match="not a prepared data set"):
         prepare(plays, tmp_path / "nothing", append=True)
     assert (data / "statistics.json").read_bytes() == old
-    (day / "movies.csv").write_text(header + "2,Two (2000),War\n")
-    app = typer.Typer()
-    register(app)
-    result = CliRunner().invoke(app, ["prepare", "--append", str(day), str(data)])
-    assert result.exit_code == 0, result.exception
-    grown = dataset.load(data)
-    assert grown.items["genres"].to_pylist() == [["Drama"], ["War"]]
-    assert pq.read_table(data / "user_features.parquet").num_rows == 2
 
 
-def test_feedback_from_the_event_log_joins_the_data_set_once(tmp_path, raw):
+def test_feedback_from_the_event_log_joins_the_data_set_once(prepare, tmp_path, raw):
     everything, _ = raw
     prepare(detect(everything), tmp_path / "data", **SIZES)
     before = dataset.load(tmp_path / "data")

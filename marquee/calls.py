@@ -1,0 +1,165 @@
+"""Requests to the service as values: what is sent, what is read back, and what went wrong.
+
+Both clients of `marquee.client` send these; nothing here waits or connects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from marquee.answers import (
+    Features,
+    HistoryItem,
+    Id,
+    Item,
+    Receipt,
+    ScoredItem,
+    Similar,
+    Slate,
+    Stored,
+    Told,
+)
+
+T = TypeVar("T")
+
+
+class MarqueeError(Exception):
+    """Anything that kept a call from being answered; the message is one line."""
+
+
+class Unreachable(MarqueeError):
+    """No answer came, after all tries."""
+
+
+class Refused(MarqueeError):
+    """The service answered with an error."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any], request_id: str | None) -> None:
+        """problem: {code, message, field}, as in the service's errors."""
+        self.status = status
+        self.code = str(problem.get("code", "unknown"))
+        self.message = str(problem.get("message", f"HTTP {status}"))
+        self.field: str | None = problem.get("field")
+        self.request_id = request_id
+        super().__init__(f"{status} {self.code}: {self.message}")
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request. `part`: the field of the answer that is wanted; None for all of it, "" for the
+    text. `once`: it must not reach the service twice, so it goes again only if it cannot have."""
+
+    method: str
+    path: str
+    params: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] | None = None
+    part: str | None = None
+    fresh: bool = False
+    once: bool = False
+
+    def read(self, response: httpx.Response) -> T:
+        """What the answer holds. Raises Refused."""
+        if response.is_error:
+            raise _refused(response)
+        content: Any = response.text if self.part == "" else response.json()
+        result: T = content[self.part] if self.part else content
+        return result
+
+    def may_go_again(self, response: httpx.Response) -> bool:
+        """Whether the answer says that another try may succeed, and harms nothing."""
+        if response.status_code == 429:
+            return True
+        if response.status_code == 503:  # the service's own: nothing was stored
+            return not self.once or "json" in response.headers.get("content-type", "")
+        return response.status_code in (502, 504) and not self.once
+
+    def may_follow(self, error: httpx.TransportError) -> bool:
+        """The same of a connection that failed."""
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+            return True
+        return not self.once and not isinstance(error, httpx.UnsupportedProtocol)
+
+
+def _refused(response: httpx.Response) -> Refused:
+    try:
+        content = response.json()
+        problem, request_id = dict(content["error"]), content["request_id"]
+    except (ValueError, KeyError, TypeError):  # a proxy's page
+        problem, request_id = {}, response.headers.get("x-request-id")
+    return Refused(response.status_code, problem, request_id)
+
+
+def _segment(part: Id) -> str:
+    return quote(str(part), safe="")
+
+
+def recommend(user_id: Id, options: Mapping[str, Any], *, fresh: bool = False) -> Call[Slate]:
+    """A slate; options: as SlateOptions, and `paginate`."""
+    return Call("POST", "/recommend", body={"user_id": user_id, **options}, fresh=fresh)
+
+
+def next_page(user_id: Id, cursor: str) -> Call[Slate]:
+    """The page after the one that gave the cursor."""
+    return Call("POST", "/recommend", body={"user_id": user_id, "cursor": cursor})
+
+
+def feedback(user_id: Id, item_id: Id, event_type: str) -> Call[Stored]:
+    """An event."""
+    body = {"user_id": user_id, "item_id": item_id, "event_type": event_type}
+    return Call("POST", "/feedback", body=body, once=True)
+
+
+def why(user_id: Id, item_id: Id) -> Call[Told]:
+    """Why an item is for a user."""
+    return Call("GET", f"/users/{_segment(user_id)}/why/{_segment(item_id)}")
+
+
+def similar(item_id: Id, limit: int) -> Call[Similar]:
+    """Items most like one."""
+    return Call("GET", f"/similar/{_segment(item_id)}", {"limit": limit})
+
+
+def popular(limit: int, genres: list[str], window: str | None) -> Call[list[ScoredItem]]:
+    """What most watch."""
+    params = {"limit": limit, "genre": genres, **({"window": window} if window else {})}
+    return Call("GET", "/popular", params, part="items")
+
+
+def items(q: str, limit: int) -> Call[list[Item]]:
+    """Items by title."""
+    return Call("GET", "/items", {"q": q, "limit": limit}, part="items")
+
+
+def history(user_id: Id, limit: int) -> Call[list[HistoryItem]]:
+    """What is known of a user."""
+    return Call("GET", f"/users/{_segment(user_id)}/history", {"limit": limit}, part="history")
+
+
+def features(user_id: Id) -> Call[Features]:
+    """A user's last five minutes."""
+    return Call("GET", f"/users/{_segment(user_id)}/features")
+
+
+def erase(user_id: Id) -> Call[Receipt]:
+    """A user's end."""
+    return Call("DELETE", f"/users/{_segment(user_id)}")
+
+
+def users(limit: int) -> Call[list[Id]]:
+    """Some users of the bundle."""
+    return Call("GET", "/users", {"limit": limit}, part="users")
+
+
+def plain(path: str) -> Call[dict[str, Any]]:
+    """/info, /ready or /health."""
+    return Call("GET", path)
+
+
+def metrics() -> Call[str]:
+    """Prometheus' text."""
+    return Call("GET", "/metrics", part="")

@@ -1,0 +1,209 @@
+"""The Python client against made-up answers: what goes again, what does not, and what is said."""
+
+import json
+import re
+from typing import get_type_hints
+
+import httpx
+import pytest
+
+from app.api.routes import openapi_document
+from marquee import answers, calls, retry
+from marquee import client as client_module
+from marquee.client import AsyncClient, Client, MarqueeError, Refused, Retry, Unreachable
+
+SLATE = {"user_id": 1, "recommendations": [], "next_cursor": None}
+BUSY = {"error": {"code": "overloaded", "message": "too much"}, "request_id": "abc"}
+
+
+class Script(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Answers with each step in turn: a status, (status, headers, body), or an exception."""
+
+    def __init__(self, *steps):
+        self.steps = list(steps)
+        self.requests = []
+
+    def handle_request(self, request):
+        self.requests.append(request)
+        step = self.steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        status, headers, body = step if isinstance(step, tuple) else (step, {}, BUSY)
+        if isinstance(body, str):
+            return httpx.Response(status, headers=headers, text=body)
+        return httpx.Response(status, headers=headers, json=body)
+
+    async def handle_async_request(self, request):
+        return self.handle_request(request)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The waits between tries, which take no time."""
+    seen = []
+
+    async def wait(seconds):
+        seen.append(seconds)
+
+    monkeypatch.setattr(client_module.time, "sleep", seen.append)
+    monkeypatch.setattr(client_module.asyncio, "sleep", wait)
+    return seen
+
+
+def over(*steps, **options):
+    script = Script(*steps)
+    return script, Client("http://service", transport=script, **options)
+
+
+OK = (200, {}, SLATE)
+PROXY = (503, {"content-type": "text/html"}, "<h1>no server</h1>")
+
+
+@pytest.mark.parametrize(
+    "met", [429, 502, 503, 504, httpx.ConnectError("refused"), httpx.ReadTimeout("slow"),
+            httpx.RemoteProtocolError("cut off")],
+)  # fmt: skip
+async def test_a_slate_is_asked_for_again_until_it_comes(waits, met):
+    script, client = over(met, OK)
+    assert client.recommend(1) == SLATE
+    again = Script(met, OK)
+    async with AsyncClient("http://service", transport=again) as other:
+        assert await other.recommend(1) == SLATE
+    for requests in (script.requests, again.requests):
+        first, second = requests
+        assert first.headers["x-request-id"] == second.headers["x-request-id"]
+        assert first.content == second.content
+    assert len(waits) == 2
+
+
+@pytest.mark.parametrize("met", [httpx.ConnectError("refused"), 429, 503])
+def test_feedback_goes_again_when_it_was_not_stored(waits, met):
+    script, client = over(met, (200, {}, {"status": "stored"}))
+    assert client.feedback(1, 2, "watch")["status"] == "stored"
+    assert len(script.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "met", [httpx.ReadTimeout("slow"), httpx.RemoteProtocolError("cut off"), 502, 504, PROXY]
+)
+def test_feedback_that_may_have_been_stored_is_not_sent_twice(waits, met):
+    script, client = over(met)
+    with pytest.raises(MarqueeError):
+        client.feedback(1, 2, "watch")
+    assert len(script.requests) == 1
+
+
+def test_waits_grow_are_drawn_at_random_and_end(waits, monkeypatch):
+    monkeypatch.setattr(retry.random, "uniform", lambda low, high: (low + high) / 2)
+    script, client = over(*[503] * 4, retry=Retry(attempts=4, base_s=0.2, max_wait_s=0.3))
+    with pytest.raises(Refused, match="503 overloaded: too much") as refused:
+        client.recommend(1)
+    assert waits == pytest.approx([0.1, 0.15, 0.15])
+    assert refused.value.request_id == "abc"
+
+
+def test_the_wait_is_at_least_what_the_service_asks_for(waits):
+    _, client = over((429, {"retry-after": "2"}, BUSY), OK)
+    client.recommend(1)
+    assert 2 <= waits[0] <= 2.1
+
+
+def test_a_wait_that_is_too_long_is_the_callers_to_decide_on(waits):
+    _, client = over((429, {"retry-after": "40"}, BUSY))
+    with pytest.raises(Refused):
+        client.recommend(1)
+    assert waits == []
+
+
+def test_a_mistake_is_said_once_with_its_field(waits):
+    problem = {"code": "invalid_request", "message": "too many", "field": "num_recommendations"}
+    _, client = over((422, {}, {"error": problem, "request_id": "r"}))
+    with pytest.raises(Refused) as refused:
+        client.recommend(1, num_recommendations=0)
+    assert (refused.value.status, refused.value.field) == (422, "num_recommendations")
+
+
+def test_a_proxys_page_is_a_refusal_without_words(waits):
+    _, client = over(*[PROXY] * 4)
+    with pytest.raises(Refused, match="503 unknown"):
+        client.popular()
+
+
+def test_no_service_at_all_is_one_line(waits):
+    _, client = over(*[httpx.ConnectError("refused")] * 4)
+    with pytest.raises(Unreachable, match="no answer after 4 tries: refused"):
+        client.ready()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://a:b", "file:///x"])
+def test_an_address_that_is_none_is_said_to_be(url):
+    with pytest.raises(MarqueeError, match="is no address"):
+        Client(url)
+
+
+def test_what_is_said_reaches_the_service_as_it_was_said(waits):
+    script, client = over(OK, (200, {}, {"items": []}), (200, {}, {"history": []}), api_key="mq_k")
+    client.recommend("a", fresh=True, filters={"genres": ["X"]}, exclude_watched=False)
+    client.popular(3, ["A", "B"])
+    client.history("a/b?", 2)
+    slate, popular, history = script.requests
+    assert json.loads(slate.content) == {
+        "user_id": "a", "filters": {"genres": ["X"]}, "exclude_watched": False
+    }  # fmt: skip
+    assert slate.headers["cache-control"] == "no-cache"
+    assert slate.headers["authorization"] == "Bearer mq_k"
+    assert popular.url.query == b"limit=3&genre=A&genre=B"
+    assert history.url.raw_path == b"/users/a%2Fb%3F/history?limit=2"
+
+
+@pytest.mark.parametrize(
+    ("schema", "type_"),
+    [
+        ("Item", answers.Item),
+        ("ScoredItem", answers.ScoredItem),
+        ("HistoryItem", answers.HistoryItem),
+        ("Because", answers.Because),
+        ("Why", answers.Why),
+        ("Recommendation", answers.Recommendation),
+        ("RecommendResponse", answers.Slate),
+        ("FeedbackResponse", answers.Stored),
+        ("SimilarResponse", answers.Similar),
+        ("WhyResponse", answers.Told),
+        ("UserFeatures", answers.Features),
+        ("ErasureReceipt", answers.Receipt),
+        ("Filters", answers.Filters),
+    ],
+)
+def test_the_clients_types_are_the_documents(schema, type_):
+    documented = openapi_document()["components"]["schemas"][schema]
+    assert set(get_type_hints(type_)) == set(documented["properties"])
+
+
+def test_a_request_may_say_all_that_the_document_allows():
+    documented = openapi_document()["components"]["schemas"]["RecommendRequest"]["properties"]
+    said = set(get_type_hints(answers.SlateOptions)) | {"user_id", "paginate"}
+    assert said == set(documented)
+
+
+def test_every_operation_of_the_document_has_a_call():
+    made = [
+        calls.recommend(1, {}), calls.feedback(1, 2, "view"), calls.why(1, 2), calls.similar(1, 1),
+        calls.popular(1, [], None), calls.items("q", 1), calls.history(1, 1), calls.features(1),
+        calls.erase(1), calls.users(1), calls.metrics(), calls.plain("/info"),
+        calls.plain("/ready"), calls.plain("/health"),
+    ]  # fmt: skip
+    called = {(call.method.lower(), re.sub(r"/\d(?=/|$)", "/{}", call.path)) for call in made}
+    documented = {
+        (method, re.sub(r"{\w+}", "{}", path))
+        for path, operations in openapi_document()["paths"].items()
+        for method in operations
+    }
+    # The GET of a slate is the POST's for those who have no client.
+    assert called == documented - {("get", "/api/v1/recommendations/{}")}
+
+
+def test_both_clients_offer_the_same():
+    def methods(kind):
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert methods(Client) == methods(AsyncClient)
