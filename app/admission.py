@@ -3,9 +3,9 @@
 A service that is asked for more than it can do either answers everything late or refuses some at
 once. This refuses: from the pace at which batches come out of the graph it tells how long a new
 request would take, and `Overloaded` says when to ask again. The same pace bounds the batches: one
-that takes long makes all behind it late. Where the pace is not known, or was of requests that cost
-less, batches grow no faster than to the double of the last ones, and those who have waited too long
-are refused when their turn comes. So both the time and the memory that the queue takes are bounded.
+that takes long makes all behind it late. Where it was of requests that cost less, batches grow no
+faster than to the double of the last ones, and those who have waited too long are refused when
+their turn comes. So both the time and the memory that the queue takes are bounded.
 
 After a batch that hung, as when a replica died, there is no overload: the slowest of the last
 batches does not count for the pace, and who waited for it is served when the queue ends soon.
@@ -53,26 +53,35 @@ class Admission:
         return self._clock()
 
     def batch_limit(self) -> int:
-        """How many may leave the queue together: no more than take a share of the longest time to
-        an answer, nor than twice the last ones."""
-        limit = min(self._max_batch, max(_FEW, 2 * max(self._sizes, default=0)))
-        if self._s_per_item:
-            in_time = _BATCH_SHARE * self._max_wait_s / self._s_per_item
-            limit = max(1, int(min(limit, in_time)))
-        return limit
+        """How many may leave the queue together: what takes a share of the longest time to an
+        answer, but at most twice the last ones; before the pace is known, no more than they."""
+        last = max(self._sizes, default=0)
+        if not self._s_per_item:
+            return min(self._max_batch, max(_FEW, last))
+        in_time = _BATCH_SHARE * self._max_wait_s / self._s_per_item
+        return max(1, int(min(self._max_batch, max(_FEW, 2 * last), in_time)))
 
     def is_late(self, entered: float, waiting: int) -> bool:
-        """Whether the first of `waiting`, who entered then, has waited too long to be served."""
-        ends_soon = waiting * self._s_per_item <= self._max_wait_s / 2
-        return not ends_soon and self._clock() - entered > self._max_wait_s
+        """Whether the first of `waiting`, who entered then, has waited too long to be served: half
+        of the longest time to an answer, with more than the other half of work waiting."""
+        half_s = self._max_wait_s / 2
+        ends_soon = waiting * self._s_per_item <= half_s
+        return not ends_soon and self._clock() - entered > half_s
 
-    def finished(self, size: int, waiting: int) -> None:
-        """A batch of `size` came out of the graph, with `waiting` in the queue at that moment."""
+    def finished(self, size: int, waiting: int, *, full: bool) -> None:
+        """A batch of `size` came out of the graph, with `waiting` in the queue at that moment.
+
+        full: it was as big as it might be. Of others one learns nothing: had more waited, more
+        would have been done in that time. They make what is known older.
+        """
         now = self._clock()
         self._sizes.append(size)
-        if self._busy_since is not None:  # the queue was never empty since the last one
+        if not full:
+            if self._busy:
+                self._busy.popleft()
+        elif self._busy_since is not None:  # the queue was never empty since the last one
             self._busy.append((now - self._busy_since, size))
-            self._s_per_item = self._pace()
+        self._s_per_item = self._pace()
         self._busy_since = now if waiting else None
 
     def refusal(self, waiting: int) -> Overloaded:
@@ -84,6 +93,6 @@ class Admission:
 
     def _pace(self) -> float:
         """Seconds per request, of the last batches but the slowest; 0 before the second."""
-        slowest = max(self._busy)
+        slowest = max(self._busy, default=(0.0, 0))
         requests = sum(size for _, size in self._busy) - slowest[1]
         return (sum(s for s, _ in self._busy) - slowest[0]) / requests if requests else 0.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -30,18 +31,21 @@ class Coalescer(Generic[T, R]):
         max_batch: int,
         max_in_flight: int,
         max_wait_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """handle: must return one result per item; what it raises, every item's caller gets."""
-        self._admission = Admission(max_wait_s, max_batch)
+        """handle: must return one result per item; what it raises, every item's caller gets.
+        clock: seconds, as the event loop counts them."""
+        self._admission = Admission(max_wait_s, max_batch, clock)
         self._handle = handle
         self._max_in_flight = max_in_flight
         self._waiting: list[tuple[T, asyncio.Future[R], float]] = []  # and when it came
-        self._running: dict[asyncio.Task[None], int] = {}  # and the size of its batch
+        # And the size of its batch, and whether that was as big as it might be.
+        self._running: dict[asyncio.Task[None], tuple[int, bool]] = {}
         self._flush_scheduled = False
 
     async def submit(self, item: T) -> R:
         """The handler's result for this item. Raises Overloaded when it would come too late."""
-        entered = self._admission.enter(len(self._waiting), sum(self._running.values()))
+        entered = self._admission.enter(len(self._waiting), self._in_graph())
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future, entered))
@@ -56,12 +60,13 @@ class Coalescer(Generic[T, R]):
         if len(self._running) < self._max_in_flight:
             self._refuse_the_late()
         while self._waiting and len(self._running) < self._max_in_flight:
-            size = min(self._fair_share(), self._admission.batch_limit())
+            limit = self._admission.batch_limit()
+            size = min(self._fair_share(), limit)
             if self._running and len(self._waiting) < size:
                 return
             batch, self._waiting = self._waiting[:size], self._waiting[size:]
             task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._running[task] = len(batch)
+            self._running[task] = (len(batch), len(batch) == limit)
             task.add_done_callback(self._finished)
 
     def _refuse_the_late(self) -> None:
@@ -77,10 +82,14 @@ class Coalescer(Generic[T, R]):
 
     def _fair_share(self) -> int:
         """The size of each batch if all who wait or are being served were in `max_in_flight`."""
-        return -(-(len(self._waiting) + sum(self._running.values())) // self._max_in_flight)
+        return -(-(len(self._waiting) + self._in_graph()) // self._max_in_flight)
+
+    def _in_graph(self) -> int:
+        return sum(size for size, _ in self._running.values())
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._admission.finished(self._running.pop(task), len(self._waiting))
+        size, full = self._running.pop(task)
+        self._admission.finished(size, len(self._waiting), full=full)
         self._flush()
 
     async def _run(self, batch: list[tuple[T, asyncio.Future[R], float]]) -> None:

@@ -8,6 +8,10 @@ empty      the same requests to the endpoint that does nothing
 uncached   `Cache-Control: no-cache`: every slate is computed
 cached     after every request was asked once: every slate comes from the cache
 
+and a realistic stream (bench/stream.py) that begins with none of its slates in the cache. Beside
+them: an open loop at two rates, what each stage costs in this machine's hands (bench/stages.py)
+and the memory of all processes. bench/comparison.py measures the same with other settings.
+
 A figure is the median over rounds, in which the modes take turns, so that a machine that slows
 down or speeds up meanwhile treats them alike. An answer that is not a 200, or that had to do
 without a part of the service, is an error.
@@ -15,16 +19,16 @@ without a part of the service, is an error.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 from urllib.request import urlopen
 
@@ -33,11 +37,13 @@ import numpy as np
 from app.adapters.store import bundle_store
 from app.local import LocalService
 from app.settings import Settings
+from bench import stages
 from bench.load import Plan, Sample, measure
+from bench.memory import tree_memory
+from bench.stream import FEEDBACK_SHARE, http_post, realistic_bodies
 from training.model.bundle import Bundle
 
 MODES = ("empty", "uncached", "cached")
-OPEN_LOOP_S = 10.0
 
 _HOST = "127.0.0.1"
 _EMPTY_PREFIX = "/empty"
@@ -46,6 +52,7 @@ _ZIPF_EXPONENT = 1.0
 _WARMUP_S = 1.0
 _WARM_CLIENTS = 32
 _WARM_LIMIT_S = 300.0
+_DEGRADED = "marquee_degraded_total"
 _WHOLE_ANSWER = '"degraded":[]'
 _MEASURED = ("rps", "p50_ms", "p95_ms", "p99_ms")
 
@@ -60,17 +67,25 @@ class Workload:
     rounds: int = 2
     clients: tuple[int, ...] = (1, 16, 64, 128)
     arrivals_per_s: float = 100.0
+    stress_arrivals_per_s: float = 500.0
+    stream_clients: int = 64
+    modes: tuple[str, ...] = MODES
+    closed_only: bool = False
     seed: int = 0
 
 
 def bench_serve(
-    settings: Settings, workload: Workload, report: Callable[[str], None]
+    settings: Settings,
+    workload: Workload,
+    report: Callable[[str], None],
+    *,
+    accelerated: bool = True,
 ) -> dict[str, Any]:
     """Start the service, measure, end it. Raises app.local.StartError when it does not start.
 
-    report: told what is measured now.
+    report: told what is measured now. accelerated: see app.local.LocalService.
     """
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="marquee-bench-") as state:
         report("starting the service")
         service = LocalService(
@@ -79,11 +94,21 @@ def bench_serve(
             host=_HOST,
             state_dir=Path(state),
             extra_apps={_EMPTY_PREFIX: _empty_application(settings)},
+            accelerated=accelerated,
         )
+        since = perf_counter()
         with service:
-            bundle = _production(settings)
-            return {
-                **_Bench(port, bundle.user_ids, workload, report).run(),
+            started_s = round(perf_counter() - since, 1)
+            bundle = production(settings)
+            figures = _Bench(port, bundle, workload, report).run()
+            memory = tree_memory(os.getpid())
+        report("stages by themselves")
+        return (
+            figures
+            | ({} if workload.closed_only else {"stages": stages.measure(bundle.path)})
+            | {
+                "memory": memory,
+                "started_s": started_s,
                 "bundle": {
                     "version": bundle.version,
                     "n_users": bundle.manifest.n_users,
@@ -93,6 +118,7 @@ def bench_serve(
                 "workload": asdict(workload) | {"zipf_exponent": _ZIPF_EXPONENT},
                 "machine": machine(),
             }
+        )
 
 
 def zipf_order(n_users: int, length: int, seed: int) -> np.ndarray:
@@ -108,15 +134,8 @@ def zipf_order(n_users: int, length: int, seed: int) -> np.ndarray:
 
 def http_request(path: str, user_id: int | str, *, cached: bool, slate: int = 10) -> str:
     """A whole POST for one user's slate of that many items."""
-    body = json.dumps({"user_id": user_id, "num_recommendations": slate})
-    head = [
-        f"POST {path} HTTP/1.1",
-        f"Host: {_HOST}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body.encode())}",
-        *([] if cached else ["Cache-Control: no-cache"]),
-    ]
-    return "\r\n".join(head) + "\r\n\r\n" + body
+    body = {"user_id": user_id, "num_recommendations": slate}
+    return http_post(_HOST, path, body, *(() if cached else ("Cache-Control: no-cache",)))
 
 
 def median_figures(samples: Sequence[Sample]) -> Figures:
@@ -156,13 +175,15 @@ class _Bench:
     def __init__(
         self,
         port: int,
-        user_ids: np.ndarray,
+        bundle: Bundle,
         workload: Workload,
         report: Callable[[str], None],
     ) -> None:
         self._port = port
         self._workload = workload
         self._report = report
+        self._bundle = bundle
+        user_ids = bundle.user_ids
         users, order = np.unique(
             zipf_order(len(user_ids), _REQUESTS, workload.seed), return_inverse=True
         )
@@ -173,10 +194,11 @@ class _Bench:
         ]
 
     def run(self) -> dict[str, Any]:
-        self._fill_cache()
+        if "cached" in self._workload.modes:
+            self._fill_cache()
         samples: dict[tuple[int, str], list[Sample]] = {}
-        hit_rates: dict[str, list[float]] = {mode: [] for mode in MODES[1:]}
-        steps = list(product(self._workload.clients, MODES))
+        hit_rates: dict[str, list[float]] = {mode: [] for mode in self._modes[1:]}
+        steps = list(product(self._workload.clients, self._modes))
         for number in range(self._workload.rounds):
             # There and back, so that a drift weighs on no mode more than on another.
             for clients, mode in steps if number % 2 == 0 else reversed(steps):
@@ -191,20 +213,65 @@ class _Bench:
                     hit_rates[mode].append(_hit_rate(before, self._lookups()))
         closed = {
             mode: {str(n): median_figures(samples[n, mode]) for n in self._workload.clients}
-            for mode in MODES
+            for mode in self._modes
         }
-        return {
+        figures: dict[str, Any] = {
             "closed": closed,
-            "open": {f"{self._workload.arrivals_per_s:g}": self._open_loop()},
             "ratios": self._ratios(closed),
             "cache_hit_rate": {mode: round(median(rates), 4) for mode, rates in hit_rates.items()},
         }
+        if not self._workload.closed_only:
+            rates = (self._workload.arrivals_per_s, self._workload.stress_arrivals_per_s)
+            figures["open"] = {f"{rate:g}": self._open_loop(rate) for rate in rates}
+            figures["realistic"] = self._realistic()
+        return figures
 
-    def _open_loop(self) -> Figures:
+    def _realistic(self) -> Figures:
+        """The stream beside the empty endpoint, in turns; hit rates of its first and last round."""
+        plan = self._stream_plan()
+        samples: list[Sample] = []
+        empty: list[Sample] = []
+        hit_rates: list[float] = []
+        clients = self._workload.stream_clients
+        degraded = self._counts(_DEGRADED)
+        for number in range(self._workload.rounds + 1):
+            self._report(f"realistic stream, {clients} clients, part {number + 1}")
+            empty.append(measure(self._plan("empty", clients=clients)))
+            before = self._lookups()
+            samples.append(measure(plan))
+            hit_rates.append(_hit_rate(before, self._lookups()))
+            sent = samples[-1].answers + samples[-1].errors  # the stream goes on where it was
+            plan = replace(plan, order=plan.order[sent:] + plan.order[:sent])
+        cell, idle = median_figures(samples), median_figures(empty)
+        return cell | {
+            "clients": clients,
+            "feedback_share": FEEDBACK_SHARE,
+            "cache_hit_rate": round(hit_rates[-1], 4),
+            "cache_hit_rate_from_cold": round(hit_rates[0], 4),
+            "degraded_batches": sum(self._counts(_DEGRADED).values()) - sum(degraded.values()),
+            "of_empty": round(cell["rps"] / idle["rps"], 3) if idle["rps"] else None,
+        }
+
+    def _stream_plan(self) -> Plan:
+        item_ids = [self._bundle.items.ids[i] for i in self._bundle.popularity[:2000].tolist()]
+        bodies = realistic_bodies(self._users, self._order, item_ids, seed=self._workload.seed)
+        return Plan(
+            host=_HOST,
+            port=self._port,
+            requests=[http_post(_HOST, path, body) for path, body in bodies],
+            order=list(range(len(bodies))),
+            duration_s=self._workload.duration_s,
+            clients=self._workload.stream_clients,
+        )
+
+    @property
+    def _modes(self) -> tuple[str, ...]:
+        return self._workload.modes
+
+    def _open_loop(self, rate: float) -> Figures:
         """Every mode's figures; those at the top are uncached's, the hardest."""
-        rate = self._workload.arrivals_per_s
         by_mode = {}
-        for mode in MODES:
+        for mode in self._modes:
             self._report(f"open loop: {mode}, {rate:g} requests per second")
             by_mode[mode] = median_figures([measure(self._plan(mode, arrivals_per_s=rate))])
         return by_mode["uncached"] | by_mode
@@ -213,7 +280,7 @@ class _Bench:
         """Throughput as a share of the empty endpoint's at as many clients."""
         return {
             f"{mode}_{n}": round(closed[mode][n]["rps"] / closed["empty"][n]["rps"], 3)
-            for mode in MODES[1:]
+            for mode in self._modes[1:]
             for n in map(str, self._workload.clients)
             if closed["empty"][n]["rps"]
         }
@@ -227,7 +294,7 @@ class _Bench:
             requests=self._requests(mode),
             order=self._order,
             duration_s=self._workload.duration_s,
-            warmup_s=_WARMUP_S,
+            warmup_s=min(_WARMUP_S, self._workload.duration_s),
             clients=clients,
             arrivals_per_s=arrivals_per_s,
             must_contain="" if mode == "empty" else _WHOLE_ANSWER,
@@ -254,9 +321,12 @@ class _Bench:
 
     def _lookups(self) -> dict[str, float]:
         """The service's own count of cache hits and misses."""
+        return self._counts("marquee_cache_lookups_total")
+
+    def _counts(self, name: str) -> dict[str, float]:
+        """A counter's values by its first label."""
         with urlopen(f"http://{_HOST}:{self._port}/metrics", timeout=10) as response:
             text = response.read().decode()
-        name = "marquee_cache_lookups_total"
         lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(name)]
         return {labels.split('"')[1]: float(count) for labels, count in lines}
 
@@ -266,7 +336,8 @@ def _hit_rate(before: dict[str, float], after: dict[str, float]) -> float:
     return hits / (hits + misses) if hits + misses else 0.0
 
 
-def _production(settings: Settings) -> Bundle:
+def production(settings: Settings) -> Bundle:
+    """The bundle that a started service answers with."""
     store = bundle_store(settings)
     version = store.production()
     assert version is not None  # the service has started with it
@@ -290,7 +361,8 @@ def _empty_application(settings: Settings) -> Any:
     )(Empty).bind()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])

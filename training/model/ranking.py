@@ -42,6 +42,7 @@ RANKER_FEATURES = (
 _TASTE_EVENTS = 200
 _FOLLOWED_EVENTS = 5
 _FOLLOWED_DECAY = 0.7  # per event of age
+_FOLLOWED_AGES = (_FOLLOWED_DECAY ** np.arange(_FOLLOWED_EVENTS, dtype=np.float32))[:, None]
 _LOG_POPULARITY = ITEM_INPUTS.index("log_popularity")
 _YEAR = ITEM_INPUTS.index("year")
 
@@ -136,7 +137,8 @@ def ranker_features(
     put(items[:, :, _YEAR] - own_mean[:, 1:])
     put(np.diff(offsets)[:, None].astype(np.float32))
 
-    features[:, candidates < 0] = np.nan
+    if candidates.min(initial=0) < 0:
+        features[:, candidates < 0] = np.nan
     return np.ascontiguousarray(features.reshape(len(features), -1).T)
 
 
@@ -152,15 +154,15 @@ def _similarities(
     present = ages < lengths[:, None]
     positions = np.where(present, offsets[1:, None] - 1 - ages, 0)
     recent = history[positions] if len(history) else np.zeros(positions.shape, np.int32)
-    cosines = unit_vectors[candidates] @ unit_vectors[recent].transpose(0, 2, 1)
-    absent = np.broadcast_to(~present[:, None, :], cosines.shape)
-    cosines[absent] = -np.inf
-    largest = [cosines[:, :, :window].max(axis=2) for window in SIMILARITY_WINDOWS]
-    cosines[absent] = 0
+    # [B, 20, K]: candidates last, so that a window is reduced a whole row at a time.
+    cosines = unit_vectors[recent] @ unit_vectors[candidates].transpose(0, 2, 1)
+    cosines[~present] = -np.inf
+    largest = [cosines[:, :window].max(axis=1) for window in SIMILARITY_WINDOWS]
+    cosines[~present] = 0
     values: list[Floats] = []
     for window, maximum in zip(SIMILARITY_WINDOWS, largest, strict=True):
         count = np.maximum(np.minimum(lengths, window), 1).astype(np.float32)
-        values += [maximum, cosines[:, :, :window].sum(axis=2) / count[:, None]]
+        values += [maximum, cosines[:, :window].sum(axis=1) / count[:, None]]
     for value in values:
         value[lengths == 0] = np.nan
     return values
@@ -185,10 +187,10 @@ def _follows(
         if not len(newest):
             continue
         followers, weights = catalogue.successors[newest], catalogue.successor_weights[newest]
-        for age in range(len(newest)):
-            strength[followers[age]] += _FOLLOWED_DECAY**age * weights[age]
-            if age == 0:
-                last[user] = strength[chosen]
+        strength[followers[0]] = weights[0]
+        last[user] = strength[chosen]
+        decayed = _FOLLOWED_AGES[1 : len(newest)] * weights[1:]
+        np.add.at(strength, followers[1:].ravel(), decayed.ravel())
         recent[user] = strength[chosen]
         strength[followers] = 0
     return [last, recent]
