@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from bench.ramp import ramp
-from bench.smoke import Service, check
+from bench.smoke import check
 from helm.dashboards import DASHBOARDS
 from helm.generate import COMPOSE_RULES, render
+from marquee.client import Client
 from tests.bundles import tiny_contents
 from tests.chart_process import running
 from training.bundle_writer import write_files
@@ -91,7 +92,8 @@ def story(store, tmp_path_factory):
             scraping(service["ports"], tmp_path_factory.mktemp("prometheus")) as ask,
         ):
             url = service["url"]
-            check(Service(url))
+            with Client(url) as client:
+                check(client)
             slate = f"{url}/api/v1/recommendations/1"
             for _ in range(2):  # the second finds the first one's slate in the cache
                 urlopen(slate, timeout=60).close()
