@@ -37,6 +37,9 @@ class RankerStage:
         users = np.full((len(items), len(USER_INPUTS)), np.nan, np.float32)
         in_bundle = histories.users >= 0
         users[in_bundle] = self._user_features[histories.users[in_bundle]]
+        if histories.features is not None:
+            stored = ~np.isnan(histories.features).all(axis=1)
+            users[stored] = histories.features[stored]
         features = ranker_features(
             self._catalogue, items, scores, histories.items, histories.offsets, users
         )

