@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from app.adapters.event_log import EventLog
 from app.adapters.indexes import open_index
-from app.adapters.none import NoErasures, NoSlateCache, NoUserState, NoWindowCounts
+from app.adapters.none import (
+    NoErasures,
+    NoSlateCache,
+    NoUserState,
+    NoWindowCounts,
+    never_loaded,
+)
 from app.adapters.openai_writer import OpenAIWriter
 from app.adapters.redis_cache import RedisSlateCache
 from app.adapters.redis_erasures import RedisErasures
+from app.adapters.redis_features import RedisFeatures
 from app.adapters.redis_rates import RedisRateCounts
 from app.adapters.redis_state import RedisUserState
 from app.adapters.redis_stream import RedisEventStream
@@ -77,7 +85,13 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
     cache = GuardedSlateCache(_slate_cache(settings), _breaker("cache", settings, metrics))
     slates = WriteBehindCache(cache, metrics, timeout_s=settings.stage_timeout_ms / 1000)
     erasures = _erasures(settings)
-    live = Live(_window_counts(settings), erasures, metrics, every_s=settings.poll_s)
+    live = Live(
+        _window_counts(settings),
+        erasures,
+        metrics,
+        loaded_at=_loaded_at(settings),
+        every_s=settings.poll_s,
+    )
     recommender = Recommender(
         current=promotion.current,
         state=state,
@@ -159,6 +173,13 @@ def _window_counts(settings: Settings) -> WindowCounts:
     if not settings.redis_url:
         return NoWindowCounts()
     return RedisWindowCounts(settings.redis_url, timeout_s=settings.redis_timeout_ms / 1000)
+
+
+def _loaded_at(settings: Settings) -> Callable[[], Awaitable[int | None]]:
+    if not settings.redis_url:
+        return never_loaded
+    timeout_s = settings.redis_timeout_ms / 1000
+    return RedisFeatures(settings.redis_url, timeout_s=timeout_s).loaded_at
 
 
 def _erasures(settings: Settings) -> Erasures:

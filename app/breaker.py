@@ -17,6 +17,9 @@ from app.errors import DependencyUnavailable
 
 T = TypeVar("T")
 
+# Cancelled: whoever waits gave up on a dependency that is too slow.
+_AWAY = (DependencyUnavailable, TimeoutError, asyncio.CancelledError)
+
 
 class BreakerState(IntEnum):
     """The value of the metric marquee_breaker_state."""
@@ -55,9 +58,10 @@ class Breaker:
             raise DependencyUnavailable(f"{self._name}: not asked, it failed {self._failed} times")
         try:
             result = await work()
-        except (DependencyUnavailable, TimeoutError, asyncio.CancelledError):
-            # Cancelled: whoever waits gave up on a dependency that is too slow.
-            self._note_failure()
+        except BaseException as error:
+            # A probe that ended in any other way must not leave the breaker half-open for ever.
+            if self.state is BreakerState.HALF_OPEN or isinstance(error, _AWAY):
+                self._note_failure()
             raise
         self._failed = 0
         self._become(BreakerState.CLOSED)

@@ -17,6 +17,7 @@ _RAY = ("ray.io", "v1")
 _SERVE_PORT = 8000
 _POLL_S = 1.0
 _TIMEOUT_S = 30
+_PROXY_TIMEOUT_S = 5
 
 
 class ClusterError(Exception):
@@ -89,18 +90,25 @@ class Release:
         )
 
     def model_version(self) -> str | None:
-        """The version that answers, asked through the API server; None when nothing does."""
+        """The version that answers; None when nothing does.
+
+        Asked through the API server, and where a NetworkPolicy stops that, inside a worker.
+        """
         try:
             answer: Any = self._core.connect_get_namespaced_service_proxy_with_path(
                 f"{self._service}-serve-svc:{_SERVE_PORT}",
                 self._namespace,
                 "ready",  # which asks for no API key
                 _preload_content=False,
-                _request_timeout=_TIMEOUT_S,
+                _request_timeout=_PROXY_TIMEOUT_S,
             )
+            said: str | bytes = answer.data
         except (ApiException, HTTPError):
-            return None
-        return str(json.loads(answer.data)["model_version"])
+            try:
+                said = self.run("wget", "-q", "-O", "-", f"http://127.0.0.1:{_SERVE_PORT}/ready")
+            except ClusterError:
+                return None
+        return str(json.loads(said)["model_version"])
 
     def pods(self, component: str | None = None) -> list[Pod]:
         """Pods of the release, or of one component of it."""

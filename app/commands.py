@@ -8,7 +8,13 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from app import api_commands, erasure_commands, event_commands, kafka_commands
+from app import (
+    api_commands,
+    erasure_commands,
+    event_commands,
+    feature_commands,
+    kafka_commands,
+)
 
 console = Console(stderr=True)
 
@@ -19,6 +25,7 @@ def register(app: typer.Typer) -> None:
     api_commands.register(app)
     kafka_commands.register(event_commands.register(app))
     erasure_commands.register(app)
+    feature_commands.register(app)
 
 
 def serve(

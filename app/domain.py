@@ -64,6 +64,21 @@ def event_order(event_id: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredUser:
+    """What the offline store knows of a user, as `marquee features materialize` loaded it.
+
+    as_of_s: time of the data's newest event, unix seconds. position: the newest event id of the
+    event log that the data holds; feedback after it is not in it yet. totals: the values of
+    training.model.user_features.UserTotals, in order. item_ids: all events' items, oldest first.
+    """
+
+    as_of_s: int
+    position: str
+    totals: tuple[float, ...]
+    item_ids: tuple[ItemId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UserEvents:
     """What the online state knows of one user: feedback since the bundle was made.
 
@@ -76,6 +91,8 @@ class UserEvents:
     events: tuple[tuple[ItemId, EventType], ...] = ()  # oldest first
     recent: int = 0
     erased: bool = False
+    stored: StoredUser | None = None
+    event_ids: tuple[str, ...] = ()  # of the events; empty without `stored`
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +158,15 @@ class Histories:
     offsets: int64[B+1]; user b owns items[offsets[b]:offsets[b+1]].
     users: int32[B] row of the user in the bundle, -1 for a user it does not know.
     recent: int32[B] how many of a user's newest items are of the last five minutes; None: unknown.
+    features: float32[B,F] the ranker's USER_INPUTS from the online store, NaN rows for those whom
+    it does not have; None when it has nobody.
     """
 
     items: Int32s
     offsets: Int64s
     users: Int32s
     recent: Int32s | None = None
+    features: Float32s | None = None
 
     def of(self, b: int) -> Int32s:
         """The history of the batch's user b."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -37,10 +37,13 @@ class Live:
         erasures: Erasures,
         metrics: Metrics,
         *,
+        loaded_at: Callable[[], Awaitable[int | None]],
         every_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """loaded_at: when the online features were loaded, unix seconds; None: never."""
         self._counts = counts
+        self._loaded_at = loaded_at
         self._erasures = erasures
         self._metrics = metrics
         self._every_s = every_s
@@ -98,12 +101,15 @@ class Live:
         try:
             counts = await self._counts.read(asked)
             self._erased = frozenset(await self._erasures.all())
+            loaded_at = await self._loaded_at()
         except DependencyUnavailable as error:
             _log.warning("online state not read", reason=error.message)
         else:
             self._slots = {s: c for s, c in self._slots.items() if s in wanted}
             self._slots |= dict(zip(asked, counts, strict=True))
             self._looked_at = now
+            if loaded_at is not None:
+                self._metrics.feature_age("user", now - loaded_at)
         # Slots grow old by themselves, whether or not the store answers.
         self.windows = sum_slots([self._slots.get(slot, {}) for slot in wanted])
         self._heat = {}

@@ -283,9 +283,11 @@ def _popular_slate(model: Model, query: Query, user: Known, wanted: SearchFilter
 
 
 def _cache_key(model: Model, query: Query, state: UserEvents) -> str:
-    """Everything a slate depends on: user, the user's revision, version and the request."""
+    """All that a slate depends on: user, the user's revision and features, version, request."""
     request = replace(query, read_cache=True)
-    digest = hashlib.blake2b(repr((model.version, request)).encode(), digest_size=16).hexdigest()
+    loaded = state.stored and state.stored.as_of_s
+    text = repr((model.version, loaded, request))
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return f"{user_prefix(query.user_id)}slate:{state.revision}:{digest}"
 
 

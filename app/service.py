@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from app.domain import (
     Erasure,
     Event,
     EventType,
+    Float32s,
     ItemId,
     Query,
     SearchFilter,
@@ -30,6 +32,8 @@ from app.ports import UserState
 from app.prose import Account, Prose
 from app.rules import Rules
 from app.stages.history import known
+from app.stages.user_features import stored_inputs
+from training.model.ranking import USER_INPUTS
 
 _SOURCES = 3  # of the user's items, to say why another is for them
 
@@ -44,12 +48,15 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class UserWindow:
-    """A user's last five minutes: events by type and in all, and the genres' shares in them."""
+    """A user's last five minutes: events by type and in all, and the genres' shares in them.
+
+    inputs: what the online store tells the ranker of the user, None when it says nothing."""
 
     clicks: int
     views: int
     events: int
     genres: dict[str, float]
+    inputs: dict[str, float | None] | None
 
 
 class Service:
@@ -213,8 +220,13 @@ class Service:
             for name, share in zip(model.bundle.manifest.genres, shares, strict=True)
             if share > 0
         }
+        sums = known(model.bundle, Query(user_id), state).sums
         return UserWindow(
-            kinds.count(EventType.CLICK), kinds.count(EventType.VIEW), len(kinds), genres
+            kinds.count(EventType.CLICK),
+            kinds.count(EventType.VIEW),
+            len(kinds),
+            genres,
+            None if sums is None else _named(stored_inputs([sums])[0]),
         )
 
     def search_items(self, text: str, limit: int) -> Page:
@@ -271,7 +283,7 @@ class Service:
             if item >= 0:
                 rows.append(model.render.item(item) | {"event_type": event_type.value})
         online = {model.bundle.item_index(item_id) for item_id, _ in state.events}
-        past = known(model.bundle, Query(user_id), UserEvents(erased=state.erased)).history
+        past = known(model.bundle, Query(user_id), _without_feedback(state)).history
         rows += [
             model.render.item(item) | {"event_type": None}
             for item in past[::-1].tolist()
@@ -332,3 +344,13 @@ class Service:
                     f"unknown genre {genre!r}; the catalogue has {', '.join(have) or 'none'}",
                     field="filters.genres",
                 )
+
+
+def _without_feedback(state: UserEvents) -> UserEvents:
+    return UserEvents(erased=state.erased, stored=state.stored)
+
+
+def _named(features: Float32s) -> dict[str, float | None]:
+    """USER_INPUTS by name, None for what is not known."""
+    values = zip(USER_INPUTS, features.tolist(), strict=True)
+    return {name: None if math.isnan(value) else value for name, value in values}

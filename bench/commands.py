@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import fault_commands, processes, ramp_commands
+from bench import fault_commands, processes, ramp_commands, training_commands
 from bench.ramp_commands import clients_of
 from training.errors import UserError
 
@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
     bench.command("load")(fault_commands.load)
     bench.command("ramp")(ramp_commands.ramp)
     bench.command("autoscale")(ramp_commands.autoscale)
+    training_commands.register(bench)
     app.add_typer(bench, name="bench")
 
 

@@ -101,7 +101,7 @@ serve() {
     --env MARQUEE_STORE=/tmp/store --env RAY_AUTH_MODE=disabled --env HOME=/tmp \
     --env MLFLOW_TRACKING_URI=sqlite:////tmp/mlflow.db --cwd /app \
     --log-uri "file://$WORK/serve.log" "$IMAGE" check bash -c "$script"
-  for _ in $(seq 300); do
+  for _ in $(seq 600); do
     curl -fs -o /dev/null "http://127.0.0.1:$PORT/ready" && break
     sleep 1
   done

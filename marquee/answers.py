@@ -105,7 +105,10 @@ class Told(TypedDict):
 
 
 class Features(TypedDict):
-    """A user's last five minutes; `genres` are shares of the events'."""
+    """A user's last five minutes; `genres` are shares of the events'.
+
+    inputs: what the online feature store tells the ranker, None when it says nothing of the user.
+    """
 
     user_id: str
     window_s: int
@@ -113,6 +116,7 @@ class Features(TypedDict):
     views: int
     events: int
     genres: dict[str, float]
+    inputs: dict[str, float | None] | None
 
 
 class Receipt(TypedDict):

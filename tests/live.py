@@ -17,6 +17,7 @@ from threading import Thread
 import uvicorn
 
 from app.adapters.local_stages import LocalStages
+from app.adapters.none import never_loaded
 from app.adapters.qdrant_edge import QdrantEdgeIndex
 from app.api.routes import build_api
 from app.erasing import Eraser
@@ -55,7 +56,7 @@ def service_over(bundle: Bundle) -> Service:
         metrics=metrics,
         max_batch=8,
         batches_in_flight=2,
-        live=Live(FakeWindowCounts(), state, metrics, every_s=60),
+        live=Live(FakeWindowCounts(), state, metrics, loaded_at=never_loaded, every_s=60),
         eraser=Eraser(state, FakeEventStream(), cache, None),
         max_wait_s=5.0,
         pages=Pages(cache),

@@ -25,7 +25,7 @@ from training.model.manifest import (
     sha256,
 )
 
-MODEL_FILES = ("tower.json", "tower.safetensors", "item_vectors.npy", "ranker.txt", "ranker.json")
+MODEL_FILES = ("tower.json", "tower.safetensors", "item_vectors.npy", "ranker.json")
 
 
 @dataclass(frozen=True)

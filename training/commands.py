@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training import evaluate_command
+from training import evaluate_command, tune_command
 from training.errors import UserError
 
 console = Console(stderr=True)
@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     app.command("train", help=TRAIN_HELP)(train_command)
     app.command("recipe", help=RECIPE_HELP)(recipe_command)
     evaluate_command.register(app)
+    tune_command.register(app)
 
 
 def train_command(

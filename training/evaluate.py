@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +21,7 @@ from training.data.output import staged_directory
 from training.data.splits import TEST, TRAIN, VALIDATION, Split
 from training.metrics import Interval, hit_matrix, summarise
 from training.model.blend import load_tower
+from training.model.rankers import RankingModel
 from training.model.ranking import CatalogueInputs, ranker_features
 from training.slices import Slice, make_slices, measure
 
@@ -88,7 +88,7 @@ class RankedScorer:
 
     retrieval: Scorer
     known: Known
-    ranker: lightgbm.Booster
+    ranker: RankingModel
     inputs: CatalogueInputs
     user_features: np.ndarray  # float32 [all users, len(USER_INPUTS)]
     n_candidates: int = 200

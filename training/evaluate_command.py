@@ -224,7 +224,6 @@ def scorer(
 
     notes: told what the document should say of how it was made.
     """
-    import lightgbm
     import numpy as np
 
     from training.baseline_tuning import tune_ials
@@ -232,6 +231,7 @@ def scorer(
     from training.data.splits import TRAIN, VALIDATION
     from training.evaluate import RankedScorer, TowerScorer
     from training.inputs import catalogue_inputs, ranker_user_inputs
+    from training.model.rankers import load_ranker
     from training.run import MODEL
     from training.sasrec import sasrec
 
@@ -253,7 +253,7 @@ def scorer(
     return RankedScorer(
         tower,
         known,
-        lightgbm.Booster(model_file=model_dir / "ranker.txt"),
+        load_ranker(model_dir),
         catalogue_inputs(dataset, vectors, before_test),
         ranker_user_inputs(dataset, before_test),
         subject.n_candidates,

@@ -11,8 +11,9 @@ from scipy import sparse
 from training.baselines import recency_weights
 from training.content import content_features
 from training.data.dataset import Dataset
-from training.data.features import DAY_S, genre_matrix, item_features, user_features
+from training.data.features import genre_matrix, item_features, user_features
 from training.model.ranking import ITEM_INPUTS, SUCCESSORS, USER_INPUTS, CatalogueInputs
+from training.model.user_features import DAY_S
 
 _YEAR_KNOT_SPACING = 10
 _SUCCESSOR_DISTANCE = 5  # events

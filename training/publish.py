@@ -20,6 +20,7 @@ from training.inputs import genre_shares, ranker_item_inputs, ranker_user_inputs
 from training.model.blend import load_tower
 from training.model.bundle import Bundle, BundleError
 from training.model.manifest import DataRecord, Manifest, SplitRecord, TrackingRecord
+from training.model.ranking import RANKER_FILES, ranker_kind
 from training.model.store import Production
 from training.run import MODEL, Run
 from training.store import Store
@@ -89,10 +90,18 @@ def _finished(directory: Path) -> Run:
             f"{directory} is not finished (status {run.status!r}): go on with "
             f"`marquee train {run.data} --out {directory} --resume`"
         )
-    for name in MODEL_FILES:
+    for name in (*MODEL_FILES, _ranker_file(directory)):
         if not (directory / MODEL / name).is_file():
             raise UserError(f"{directory / MODEL / name} is missing: train the run again")
     return run
+
+
+def _ranker_file(directory: Path) -> str:
+    """The file of the run's ranker; ranker.json itself where that is not there to say."""
+    record = directory / MODEL / "ranker.json"
+    if not record.is_file():
+        return record.name
+    return RANKER_FILES[ranker_kind(json.loads(record.read_bytes()))]
 
 
 def _contents(run: Path, record: Run, dataset: Dataset) -> Contents:

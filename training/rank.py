@@ -1,4 +1,4 @@
-"""The second-stage ranker: LightGBM LambdaMART over the tower's candidates.
+"""The second-stage ranker over the tower's candidates: trees or a deep network, as the recipe says.
 
 It is trained on VALIDATION, which the tower did not learn from, with features that know TRAIN
 only. It is kept only where cross-fitting shows a gain over the tower's own order that does not
@@ -10,24 +10,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 
+from training.calibration import calibrated
 from training.data.dataset import Dataset
 from training.data.splits import TRAIN, VALIDATION, Split
 from training.evaluate import Known, Lists, fold_events, rank_catalogue
 from training.inputs import catalogue_inputs, ranker_user_inputs
-from training.metrics import Interval, gain_interval, hit_matrix, user_metrics
+from training.metrics import Interval, auc, gain_interval, hit_matrix, log_loss, user_metrics
 from training.model.blend import Tower
-from training.model.ranking import RANKER_FEATURES, ranker_features
+from training.model.rankers import RankingModel
+from training.model.ranking import RANKER_FEATURES, TOWER_ORDER, ranker_features
+from training.ranker_fit import Groups, fit_models, tower_order
 from training.recipe import Recipe
 
 CUTOFF = 10
 _PARTS = 3  # of cross-fitting
 _UNKNOWN_SHARE = 0.2  # of the users, whose features are hidden, so that new users are no surprise
-# LightGBM's threads wait for each other by spinning: on a busy machine two of them are many times
-# slower than one, and one takes under ten seconds for MovieLens 1M.
-_THREADS = 1
 _LEAST_DIVIDED = 1000  # validation users; fewer choose the epoch and train the ranker, all of them
 
 
@@ -40,50 +39,57 @@ class ValidationUsers:
 
 
 @dataclass(frozen=True)
-class Ranker:
-    """A ranker and what is known of it.
+class Quality:
+    """What cross-fitting found, on users that each model was not fitted on.
 
-    gain: NDCG@10 over the tower's order, on users it was not fitted on; None if not measured.
+    gain: NDCG@10 over the tower's order. auc, log_loss: of single candidates, relevant or not;
+    scores become chances by a logistic curve fitted on other users than it is applied to.
     """
 
-    booster: lightgbm.Booster
-    kind: str  # "lambdamart" or "tower-order"
-    users: int
-    gain: Interval | None
+    gain: Interval
+    auc: float
+    log_loss: float
 
-    def summary(self) -> dict[str, Any]:
-        """What run.json records."""
-        gain = asdict(self.gain) if self.gain else None
-        return {"kind": self.kind, "users": self.users, f"ndcg@{CUTOFF}_gain": gain}
-
-    def describe(self) -> str:
-        """One line for people."""
-        if self.gain is None:
-            return f"ranker: {self.users} users are too few, the tower's order is kept"
-        gain = f"{self.gain.value:+.4f} ({self.gain.low:+.4f} to {self.gain.high:+.4f})"
-        kept = "kept" if self.kind == "lambdamart" else "not kept, the tower's order is"
-        return f"ranker: NDCG@{CUTOFF} {gain} on {self.users} users, {kept}"
-
-    def save(self, directory: Path) -> None:
-        """Write ranker.txt, LightGBM's text, and ranker.json, the features it reads."""
-        self.booster.save_model(directory / "ranker.txt")
-        record = {"features": RANKER_FEATURES, **self.summary()}
-        (directory / "ranker.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    def to_json(self) -> dict[str, Any]:
+        """As run.json and `marquee bench rankers` have it."""
+        return {
+            f"ndcg@{CUTOFF}_gain": asdict(self.gain),
+            "auc": round(self.auc, 4),
+            "log_loss": round(self.log_loss, 5),
+        }
 
 
 @dataclass(frozen=True)
-class _Groups:
-    """Candidates of N users as LightGBM reads them, K a user.
+class Ranker:
+    """A ranker and what is known of it; quality is None if it was not measured.
 
-    rows: float32 [N, K, F]. hits: bool [N, K]. n_relevant: int [N], with those not retrieved.
+    kind: the recipe's, or "tower-order" where that one did not earn its place.
     """
 
-    rows: np.ndarray
-    hits: np.ndarray
-    n_relevant: np.ndarray
+    model: RankingModel
+    kind: str
+    users: int
+    quality: Quality | None
 
-    def of(self, users: np.ndarray) -> "_Groups":
-        return _Groups(self.rows[users], self.hits[users], self.n_relevant[users])
+    def summary(self) -> dict[str, Any]:
+        """What run.json records."""
+        quality = self.quality.to_json() if self.quality else {f"ndcg@{CUTOFF}_gain": None}
+        return {"kind": self.kind, "users": self.users, **quality}
+
+    def describe(self) -> str:
+        """One line for people."""
+        if self.quality is None:
+            return f"ranker: {self.users} users are too few, the tower's order is kept"
+        gain = self.quality.gain
+        text = f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
+        kept = "not kept, the tower's order is" if self.kind == TOWER_ORDER else "kept"
+        return f"ranker: NDCG@{CUTOFF} {text} on {self.users} users, {kept}"
+
+    def save(self, directory: Path) -> None:
+        """Write the model's file and ranker.json: its kind and the features it reads."""
+        self.model.save(directory)
+        record = {"features": RANKER_FEATURES, **self.summary()}
+        (directory / "ranker.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
 
 def divide_validation(split: Split, user: np.ndarray, recipe: Recipe, seed: int) -> ValidationUsers:
@@ -106,23 +112,27 @@ def fit_ranker(
     tower: Tower,
     recipe: Recipe,
     seed: int,
+    *,
+    workers: int = 1,
+    storage: Path | None = None,
 ) -> Ranker:
-    """A ranker trained on the VALIDATION events of `users` (user_idx int [N])."""
-    groups = _candidate_groups(dataset, split, users, tower, recipe.candidates, seed)
-    useful = np.flatnonzero(groups.hits.any(axis=1))
-    if len(useful) < recipe.ranker_users:
-        return Ranker(_tower_order(), "tower-order", len(useful), None)
-    before = user_metrics(groups.hits, groups.n_relevant, CUTOFF)["ndcg"]
-    after = _cross_fitted_ndcg(groups, recipe, seed)
-    gain = gain_interval(before, after, seed=seed)
-    if gain.low <= 0:
-        return Ranker(_tower_order(), "tower-order", len(users), gain)
-    return Ranker(_fit(groups.of(useful), recipe, seed), "lambdamart", len(users), gain)
+    """A ranker trained on the VALIDATION events of `users` (user_idx int [N]).
+
+    workers, storage: of Ray Train, as `fit_models` has them.
+    """
+    groups = candidate_groups(dataset, split, users, tower, recipe.candidates, seed)
+    useful = int(groups.hits.any(axis=1).sum())
+    if useful < recipe.ranker_users:
+        return Ranker(tower_order(), TOWER_ORDER, useful, None)
+    model, quality = cross_fit(groups, recipe, seed, workers=workers, storage=storage)
+    if quality.gain.low <= 0:
+        return Ranker(tower_order(), TOWER_ORDER, len(users), quality)
+    return Ranker(model, recipe.ranker, len(users), quality)
 
 
-def _candidate_groups(
+def candidate_groups(
     dataset: Dataset, split: Split, users: np.ndarray, tower: Tower, candidates: int, seed: int
-) -> _Groups:
+) -> Groups:
     """The tower's candidates for `users`, as of the end of TRAIN, and which are in VALIDATION."""
     past = split.fold == TRAIN
     known = Known(fold_events(dataset, split, TRAIN), split.catalogue)
@@ -144,74 +154,46 @@ def _candidate_groups(
         *known.histories(users),
         user_inputs,
     )
-    return _Groups(
+    return Groups(
         rows.reshape(len(users), candidates, len(RANKER_FEATURES)),
         hit_matrix(lists.items, relevant, offsets, dataset.n_items),
         np.diff(offsets),
     )
 
 
-def _cross_fitted_ndcg(groups: _Groups, recipe: Recipe, seed: int) -> np.ndarray:
-    """NDCG@10 float64 [N] of each user's candidates, ranked by a model fitted without that user."""
-    part = np.random.default_rng(seed).permutation(len(groups.hits)) % _PARTS
+def cross_fit(
+    groups: Groups, recipe: Recipe, seed: int, *, workers: int = 1, storage: Path | None = None
+) -> tuple[RankingModel, Quality]:
+    """The recipe's model, fitted on all users with a hit, and its quality on unseen ones."""
+    part = parts(groups, seed)
     useful = groups.hits.any(axis=1)
-    ndcg = np.zeros(len(part))
-    for held_out in range(_PARTS):
-        booster = _fit(groups.of(np.flatnonzero((part != held_out) & useful)), recipe, seed)
-        judged = groups.of(np.flatnonzero(part == held_out))
-        scores = booster.predict(
-            judged.rows.reshape(-1, len(RANKER_FEATURES)), num_threads=_THREADS
-        )
-        order = np.argsort(-scores.reshape(judged.hits.shape), axis=1, kind="stable")
-        hits = np.take_along_axis(judged.hits, order, axis=1)
-        ndcg[part == held_out] = user_metrics(hits, judged.n_relevant, CUTOFF)["ndcg"]
-    return ndcg
+    chosen = [useful & (part != held_out) for held_out in range(_PARTS)]
+    sets = [groups.of(np.flatnonzero(some)) for some in (*chosen, useful)]
+    *models, whole = fit_models(sets, recipe, seed, workers=workers, storage=storage)
+    scores = np.full(groups.hits.shape, -np.inf)
+    filled = groups.filled()
+    for held_out, model in enumerate(models):
+        judged = filled & (part == held_out)[:, None]
+        scores[judged] = model.predict(groups.rows[judged])
+    return whole, quality_of(groups, scores, part, seed)
 
 
-def _fit(groups: _Groups, recipe: Recipe, seed: int) -> lightgbm.Booster:
-    users, candidates = groups.hits.shape
-    rows = groups.rows.reshape(users * candidates, -1)
-    # An empty slot, at the end of a list that the catalogue could not fill, is all NaN.
-    filled = ~np.isnan(rows[:, 0])
-    data = lightgbm.Dataset(
-        rows[filled],
-        label=groups.hits.ravel()[filled].astype(np.int32),
-        group=filled.reshape(users, candidates).sum(axis=1),
-        feature_name=list(RANKER_FEATURES),
-        free_raw_data=True,
+def parts(groups: Groups, seed: int) -> np.ndarray:
+    """The part of cross-fitting that each user belongs to, int [N]."""
+    return np.random.default_rng(seed).permutation(len(groups.hits)) % _PARTS
+
+
+def quality_of(groups: Groups, scores: np.ndarray, part: np.ndarray, seed: int) -> Quality:
+    """Of scores [N, K], each by a model fitted without that user, whose part is int [N]."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    hits = np.take_along_axis(groups.hits, order, axis=1)
+    before = user_metrics(groups.hits, groups.n_relevant, CUTOFF)["ndcg"]
+    after = user_metrics(hits, groups.n_relevant, CUTOFF)["ndcg"]
+    filled = groups.filled()
+    score, hit = scores[filled], groups.hits[filled]
+    owner = np.broadcast_to(part[:, None], scores.shape)[filled]
+    return Quality(
+        gain=gain_interval(before, after, seed=seed),
+        auc=auc(score, hit),
+        log_loss=log_loss(calibrated(score, hit, owner), hit),
     )
-    settings = {
-        "objective": "lambdarank",
-        "lambdarank_truncation_level": 2 * CUTOFF,
-        "num_leaves": recipe.ranker_leaves,
-        "learning_rate": recipe.ranker_learning_rate,
-        "min_data_in_leaf": 300,
-        "feature_fraction": 0.7,
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": _THREADS,
-        "verbosity": -1,
-    }
-    return lightgbm.train(settings, data, num_boost_round=recipe.ranker_trees)
-
-
-def _tower_order() -> lightgbm.Booster:
-    """A ranker of one tree that scores a candidate by the tower's own rank, first the highest."""
-    ranks = 1024
-    rows = np.full((ranks, len(RANKER_FEATURES)), np.nan)
-    rows[:, RANKER_FEATURES.index("tower_rank")] = np.arange(ranks)
-    settings = {
-        "objective": "regression",
-        "num_leaves": ranks,
-        "max_bin": ranks + 1,
-        "min_data_in_bin": 1,
-        "min_data_in_leaf": 1,
-        "min_sum_hessian_in_leaf": 0,
-        "learning_rate": 1.0,
-        "boost_from_average": False,
-        "num_threads": _THREADS,
-        "verbosity": -1,
-    }
-    data = lightgbm.Dataset(rows, label=-np.arange(ranks), feature_name=list(RANKER_FEATURES))
-    return lightgbm.train(settings, data, num_boost_round=1)

@@ -101,9 +101,14 @@ class Recipe(BaseModel):
     candidates: int = Field(
         200, ge=100, description="items the tower hands to the ranker for each user"
     )
-    ranker_trees: int = Field(60, ge=1, le=200, description="trees of the ranker")
+    ranker: Literal["lambdamart", "xgboost", "dcn-v2", "deepfm"] = Field(
+        "lambdamart", description="the second stage: trees, or a deep network"
+    )
+    ranker_trees: int = Field(60, ge=1, le=200, description="trees of lambdamart and xgboost")
     ranker_leaves: int = Field(15, ge=2, le=31, description="leaves of each tree")
     ranker_learning_rate: float = Field(0.05, gt=0, description="shrinkage of each tree")
+    ranker_epochs: int = Field(6, ge=1, description="passes of a deep ranker over its users")
+    ranker_step_size: float = Field(2e-3, gt=0, description="a deep ranker's Adam step size")
     ranker_share: float = Field(
         0.6,
         gt=0,

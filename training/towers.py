@@ -30,6 +30,7 @@ OnEpoch = Callable[[Epoch], None]
 _RUN_NAME = "towers"  # resuming is starting again under the same name in the same storage
 _SELECTION = "ndcg"
 _POLL_S = 0.2
+_MOST_FAILURES = 3  # of workers, after which a training gives up
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def _run_config(storage: Path) -> train.RunConfig:
     return train.RunConfig(
         name=_RUN_NAME,
         storage_path=str(storage),
+        # A worker that is lost takes all down; they start again from the last epoch's checkpoint.
+        failure_config=train.FailureConfig(max_failures=_MOST_FAILURES),
         checkpoint_config=train.CheckpointConfig(
             num_to_keep=1,  # the best; Ray keeps the latest besides
             checkpoint_score_attribute=_SELECTION,

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from training.errors import UserError
+
 EXPERIMENT = "marquee"
 _MAX_PARAM_LENGTH = 500
 
@@ -69,3 +71,13 @@ class TrackedRun:
     def fail(self) -> None:
         """Mark the run as failed."""
         self._client.set_terminated(self.run_id, "FAILED")
+
+
+def tracked_run(name: str, run_id: str | None) -> TrackedRun:
+    """A run in MLflow; UserError when that cannot be used. Arguments as TrackedRun has them."""
+    try:
+        return TrackedRun(name, run_id)
+    except TrackingError as error:
+        raise UserError(
+            f"MLflow at {tracking_uri()} does not answer ({error}): check MLFLOW_TRACKING_URI"
+        ) from error

@@ -24,7 +24,7 @@ from training.recipe import Recipe, recipe_for
 from training.recipe_file import read_recipe
 from training.run import CHECKPOINTS, MODEL, RECORD, Epoch, Run
 from training.towers import fit_towers
-from training.tracking import TrackedRun, TrackingError, tracking_uri
+from training.tracking import TrackedRun, tracked_run
 
 Report = Callable[[str], None]
 
@@ -58,7 +58,7 @@ def train(request: Request, report: Report) -> Run:
         report(f"{request.out} is finished already, after {len(run.epochs)} epochs")
         return run
     started = time.monotonic()
-    tracked = _tracked(request.out.name, run.mlflow_run_id)
+    tracked = tracked_run(request.out.name, run.mlflow_run_id)
     run = run.updated(status="running", workers=request.workers, mlflow_run_id=tracked.run_id)
     try:
         run.write(request.out)
@@ -94,8 +94,7 @@ def _new(request: Request, dataset: Dataset) -> Run:
     recipe = recipe_for(protocol)
     if request.recipe is not None:
         recipe = read_recipe(request.recipe, protocol)
-    if recipe.loss == "mixed" and not dataset.has_ratings:
-        raise UserError(f"loss mixed needs ratings, {dataset.path} has none: choose in-batch")
+    check_ratings(recipe, dataset)
     if request.epochs is not None:
         recipe = recipe.model_copy(update={"epochs": request.epochs})
     k_core, seed = request.k_core or 0, request.seed or 0
@@ -136,15 +135,6 @@ def _resumed(request: Request, dataset: Dataset) -> Run:
     return run.updated(data=str(dataset.path.absolute()))
 
 
-def _tracked(name: str, run_id: str | None) -> TrackedRun:
-    try:
-        return TrackedRun(name, run_id)
-    except TrackingError as error:
-        raise UserError(
-            f"MLflow at {tracking_uri()} does not answer ({error}): check MLFLOW_TRACKING_URI"
-        ) from error
-
-
 def _train(
     out: Path, run: Run, dataset: Dataset, cut: Split, tracked: TrackedRun, report: Report
 ) -> Run:
@@ -169,7 +159,16 @@ def _train(
         report(blend.describe())
     report("training the ranker")
     started = time.monotonic()
-    ranker = fit_ranker(dataset, cut, users.ranker, tower, run.recipe, run.seed)
+    ranker = fit_ranker(
+        dataset,
+        cut,
+        users.ranker,
+        tower,
+        run.recipe,
+        run.seed,
+        workers=run.workers,
+        storage=(out / CHECKPOINTS).absolute(),
+    )
     ranker_s = time.monotonic() - started
     report(ranker.describe())
     if blend is not None:
@@ -205,6 +204,12 @@ def _with_validation(
     """The blend again, now that nothing is left to choose: its other parts learn VALIDATION too."""
     events = fold_events(dataset, cut, TRAIN, VALIDATION)
     return blend_towers(learned, events, blend.weights, seed)
+
+
+def check_ratings(recipe: Recipe, dataset: Dataset) -> None:
+    """UserError when the loss asks for ratings that the data has not."""
+    if recipe.loss == "mixed" and not dataset.has_ratings:
+        raise UserError(f"loss mixed needs ratings, {dataset.path} has none: choose in-batch")
 
 
 def training_data(dataset: Dataset, cut: Split, recipe: Recipe, validation: Events) -> TrainingData:

@@ -65,3 +65,8 @@ class NoWindowCounts:
     async def read(self, slots: Sequence[int]) -> list[SlotCounts]:
         """See the port."""
         return [{} for _ in slots]
+
+
+async def never_loaded() -> int | None:
+    """When online features were loaded, without a server."""
+    return None

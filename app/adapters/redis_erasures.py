@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.adapters.redis_state import ERASED, user_key
+from app.adapters.redis_state import ERASED, features_key, unpack, user_key
 from app.adapters.redis_stream import EVENTS
-from app.domain import Erasure, UserId
+from app.domain import Erasure, StoredUser, UserId, event_order
 from app.errors import DependencyUnavailable
 
 ERASURES = "marquee:erasures"
@@ -32,6 +32,7 @@ redis.call('XDEL', KEYS[1], id)
 local text = redis.call('GET', KEYS[2]) or ''
 local _, lines = string.gsub(text, '\\n', '')
 if string.match(text, '^[%d-]+|{ERASED}|\\n') then lines = lines - 1 end
+redis.call('DEL', KEYS[4])
 redis.call('SET', KEYS[2], id .. '|{ERASED}|\\n')
 local note = cjson.encode({{user_id = ARGV[1], event_id = id, erased_at = ARGV[2],
                            removed = {{state = lines}}, is_finished = false}})
@@ -54,7 +55,8 @@ class RedisErasures:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with _translated():
             note = await self._erase(
-                keys=[EVENTS, user_key(user_id), ERASURES], args=[str(user_id), now]
+                keys=[EVENTS, user_key(user_id), ERASURES, features_key(user_id)],
+                args=[str(user_id), now],
             )
         return Erasure(**json.loads(note))
 
@@ -72,15 +74,24 @@ class RedisErasures:
     async def left(self, erasure: Erasure) -> dict[str, str]:
         """What is wrong with an erased user's state: place -> what; empty when nothing is."""
         with _translated():
-            text: Any = await self._redis.get(user_key(erasure.user_id))
+            keys = [user_key(erasure.user_id), features_key(erasure.user_id)]
+            text, kept = cast(list[bytes | None], await self._redis.mget(keys))
         line = f"{erasure.event_id}|{ERASED}|\n".encode()
         if text is None:
             return {"state": "it no longer says that the user is erased: send the DELETE again"}
-        return {} if text.startswith(line) else {"state": "events from before"}
+        left = {} if text.startswith(line) else {"state": "events from before"}
+        if kept is not None and not _respects(unpack(kept), erasure):
+            left["features"] = "made of data from before: materialize newer data"
+        return left
 
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
+
+
+def _respects(stored: StoredUser | None, erasure: Erasure) -> bool:
+    """Whether all that is stored is of the new user: it came through the event log since."""
+    return stored is not None and event_order(stored.position) > event_order(erasure.event_id)
 
 
 @contextmanager

@@ -4,28 +4,33 @@
     marquee:user:<id>     text, one line per event, oldest first:
                           "<stream id>|<event type>|<item id>\\n"; of an erased user the first
                           line is "<stream id>|erased|\\n" (redis_erasures.py)
+    marquee:features:<id> JSON, the offline store's word on the user (redis_features.py)
     marquee:window:<slot> hash, events per "<event type>|<item id>" in 15 s (app/windows.py)
 
 A Lua script writes all, so an event is in each or in none; the newest line's stream id is the
-user's revision. A text rather than a list, because a batch of users is then one MGET. The server
-should run with `appendfsync always`: then an acknowledged event also survives the server's death.
+user's revision. A text rather than a list, because a batch of users, with
+their stored features, is then one MGET. The server should run with `appendfsync always`: then an
+acknowledged event also survives the server's death.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import cast
 
+import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.adapters.redis_stream import EVENTS
-from app.domain import Event, EventType, UserEvents, UserId
+from app.domain import Event, EventType, StoredUser, UserEvents, UserId, event_order
 from app.errors import DependencyUnavailable
 from app.windows import WINDOW_S, slot_of
 
 ERASED = "erased"
+_STORED_FORMAT = 1
 
 # Every so often a user's text is cut back to the newest lines; in between it only grows.
 _APPEND = """
@@ -59,11 +64,13 @@ class RedisUserState:
     async def read(self, user_ids: Sequence[UserId]) -> list[UserEvents]:
         """See the port."""
         try:
-            texts = await self._redis.mget([user_key(user_id) for user_id in user_ids])
+            keys = [key(user_id) for key in (user_key, features_key) for user_id in user_ids]
+            values = cast(list[bytes | None], await self._redis.mget(keys))
         except (RedisError, OSError) as error:
             raise DependencyUnavailable(f"user state: {error}") from error
         now_ms = time.time_ns() // 1_000_000
-        return [_parse(text, now_ms) for text in cast(list[bytes | None], texts)]
+        texts, stored = values[: len(user_ids)], values[len(user_ids) :]
+        return [_parse(text, kept, now_ms) for text, kept in zip(texts, stored, strict=True)]
 
     async def append(self, event: Event) -> str:
         """See the port."""
@@ -95,22 +102,48 @@ def user_key(user_id: UserId) -> str:
     return f"marquee:user:{user_id}"
 
 
+def features_key(user_id: UserId) -> str:
+    """Where what the offline store knows of a user is (redis_features.py)."""
+    return f"marquee:features:{user_id}"
+
+
 def window_key(slot: int) -> str:
     """Where a slot's counts are."""
     return f"marquee:window:{slot}"
 
 
-def _parse(text: bytes | None, now_ms: int) -> UserEvents:
+def _parse(text: bytes | None, kept: bytes | None, now_ms: int) -> UserEvents:
+    stored = None if kept is None else unpack(kept)
     if not text:
-        return UserEvents()
+        return UserEvents(stored=stored)
     # Ids are printable, so a line break can only be ours.
     fields = [line.split("|", 2) for line in text.decode().split("\n")[:-1]]
     erased = fields[0][1] == ERASED
     revision = fields[-1][0]
     if erased:
+        if stored and event_order(stored.position) <= event_order(fields[0][0]):
+            stored = None  # loaded from data of before, by a run that did not know yet
         del fields[0]
     events = tuple((item_id, EventType(kind)) for _, kind, item_id in fields)
-    return UserEvents(revision, events, _recent(fields, now_ms), erased)
+    recent = _recent(fields, now_ms)
+    event_ids = tuple(event_id for event_id, _, _ in fields) if stored else ()
+    return UserEvents(revision, events, recent, erased, stored, event_ids)
+
+
+def unpack(kept: bytes) -> StoredUser | None:
+    """A user as `pack` made it; None when that was another release's, which packs otherwise."""
+    form, *fields = orjson.loads(kept)
+    if form != _STORED_FORMAT:
+        return None
+    as_of_s, position, totals, item_ids = fields
+    known = tuple(math.nan if value is None else value for value in totals)
+    return StoredUser(as_of_s, position, known, tuple(item_ids))
+
+
+def pack(stored: StoredUser) -> bytes:
+    """A user as bytes."""
+    fields = (_STORED_FORMAT, stored.as_of_s, stored.position, stored.totals, stored.item_ids)
+    return orjson.dumps(fields)
 
 
 def _recent(fields: list[list[str]], now_ms: int) -> int:

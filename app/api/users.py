@@ -32,7 +32,7 @@ class ErasureReceipt(BaseModel):
 
 
 class UserFeatures(BaseModel):
-    """A user's last five minutes."""
+    """A user's last five minutes, and what the online feature store says."""
 
     user_id: str
     window_s: int
@@ -40,6 +40,9 @@ class UserFeatures(BaseModel):
     views: int
     events: int
     genres: dict[str, float] = Field(description="Shares of the events' genres; they sum to 1.")
+    inputs: dict[str, float | None] | None = Field(
+        description="What the ranker reads of the user; null for a user who was not materialized."
+    )
 
 
 def add_users(api: FastAPI, service: Service, count: Callable[[Call, str], None]) -> None:
@@ -64,7 +67,7 @@ def add_users(api: FastAPI, service: Service, count: Callable[[Call, str], None]
 
     @api.get("/users/{user_id}/features", response_model=UserFeatures)
     async def features(request: Request, user_id: UserKey) -> Response:
-        """What the streaming features know of the user."""
+        """What the features know of the user just now."""
         count(request.scope["call"], user_id)
         window = await service.window(user_id)
         return _json(
@@ -75,6 +78,7 @@ def add_users(api: FastAPI, service: Service, count: Callable[[Call, str], None]
                 views=window.views,
                 events=window.events,
                 genres=window.genres,
+                inputs=window.inputs,
             )
         )
 

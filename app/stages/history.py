@@ -7,8 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.domain import WATCHED_EVENTS, EventType, Histories, Int32s, Query, UserEvents
+from app.domain import (
+    WATCHED_EVENTS,
+    EventType,
+    Float32s,
+    Histories,
+    Int32s,
+    Query,
+    UserEvents,
+)
+from app.stages.user_features import Sums, stored_inputs
 from training.model.bundle import Bundle
+from training.model.ranking import USER_INPUTS
 
 _NONE = np.empty(0, np.int32)
 
@@ -17,26 +27,31 @@ _NONE = np.empty(0, np.int32)
 class Known:
     """One user of a batch. history: item_idx, oldest first, what the tower reads.
     excluded: item_idx that must not be recommended. row: in the bundle, -1 when unknown to it.
-    recent: how many of the newest items of the history are of the last five minutes."""
+    recent: how many of the newest items of the history are of the last five minutes.
+    sums: of the online store, None when it has nothing newer of the user than the bundle."""
 
     row: int
     history: Int32s
     excluded: Int32s
     recent: int = 0
+    sums: Sums | None = None
 
 
 def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
-    """Bundle history, then the request's own, then feedback; a later mention of an item wins.
+    """Past history, then the request's own, then feedback; a later mention of an item wins.
 
-    Disliked items leave the history and are excluded whatever the query says; items the bundle
-    does not have are passed over. Of an erased user the bundle is not asked.
+    The past is the bundle's, or the online store's where its data is newer; a store that is older
+    than the bundle is passed over. Disliked items leave
+    the history and are excluded whatever the query says; items the bundle does not have are passed
+    over. Of an erased user the bundle is not asked.
     """
     row = -1 if state.erased else bundle.user_row(query.user_id)
-    start, stop = (bundle.user_offsets[row], bundle.user_offsets[row + 1]) if row >= 0 else (0, 0)
-    history = bundle.user_history[start:stop]
+    history = _past(bundle, row, state)
+    sums = _sums(bundle, state)
     excluded = _indices(bundle, query.exclude_ids)
     if not state.events and not query.history:
-        return Known(row, history, _join(history, excluded) if query.exclude_watched else excluded)
+        seen = _join(history, excluded) if query.exclude_watched else excluded
+        return Known(row, history, seen, sums=sums)
 
     given = _indices(bundle, query.history)
     latest: dict[int, EventType] = {}
@@ -61,7 +76,30 @@ def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
     parts = [excluded, np.array(disliked, np.int32)]
     if query.exclude_watched:
         parts += [past, np.array(watched, np.int32)]
-    return Known(row, merged, np.concatenate(parts), len(recent.difference(disliked)))
+    count = len(recent.difference(disliked))
+    return Known(row, merged, np.concatenate(parts), count, sums)
+
+
+def _past(bundle: Bundle, row: int, state: UserEvents) -> Int32s:
+    """What the user did up to the bundle's data or, when that is newer, the online store's."""
+    stored = state.stored
+    if stored is not None and stored.as_of_s > _newest_event_s(bundle):
+        return _indices(bundle, stored.item_ids)
+    if row < 0:
+        return _NONE
+    return bundle.user_history[bundle.user_offsets[row] : bundle.user_offsets[row + 1]]
+
+
+def _sums(bundle: Bundle, state: UserEvents) -> Sums | None:
+    if state.stored is None or state.stored.as_of_s < _newest_event_s(bundle):
+        return None
+    return Sums.of(state.stored, state)
+
+
+def _newest_event_s(bundle: Bundle) -> float:
+    """Time of the newest event that the bundle was made of; inf when its data has no times."""
+    times = bundle.manifest.data.statistics.get("time_range")
+    return times[1] if times else np.inf
 
 
 def batch_histories(users: Sequence[Known]) -> Histories:
@@ -71,7 +109,17 @@ def batch_histories(users: Sequence[Known]) -> Histories:
     items = np.concatenate([user.history for user in users]) if users else _NONE
     rows = np.fromiter((user.row for user in users), np.int32, len(users))
     recent = np.fromiter((user.recent for user in users), np.int32, len(users))
-    return Histories(items.astype(np.int32, copy=False), offsets, rows, recent)
+    features = _features(users)
+    return Histories(items.astype(np.int32, copy=False), offsets, rows, recent, features)
+
+
+def _features(users: Sequence[Known]) -> Float32s | None:
+    stored = [(b, user.sums) for b, user in enumerate(users) if user.sums is not None]
+    if not stored:
+        return None
+    features = np.full((len(users), len(USER_INPUTS)), np.nan, np.float32)
+    features[[b for b, _ in stored]] = stored_inputs([sums for _, sums in stored])
+    return features
 
 
 def _indices(bundle: Bundle, item_ids: Sequence[int | str]) -> Int32s:

@@ -1,12 +1,12 @@
-"""The second stage: a LightGBM ranker over the retrieved candidates."""
+"""The second stage: the bundle's ranker over the retrieved candidates."""
 
 from __future__ import annotations
 
-import lightgbm
 import numpy as np
 
 from app.domain import Candidates, Float32s, Histories
 from training.model.bundle import Bundle
+from training.model.rankers import load_ranker
 from training.model.ranking import USER_INPUTS, CatalogueInputs, ranker_features
 
 
@@ -15,7 +15,7 @@ class RankerStage:
 
     def __init__(self, bundle: Bundle, *, depth: int) -> None:
         """depth: candidates scored per user; those behind keep their order behind."""
-        self._booster = lightgbm.Booster(model_file=str(bundle.ranker_path))
+        self._model = load_ranker(bundle.ranker_dir)
         self._catalogue = CatalogueInputs.build(
             bundle.item_vectors,
             bundle.item_features,
@@ -37,14 +37,16 @@ class RankerStage:
         users = np.full((len(items), len(USER_INPUTS)), np.nan, np.float32)
         in_bundle = histories.users >= 0
         users[in_bundle] = self._user_features[histories.users[in_bundle]]
+        if histories.features is not None:
+            stored = ~np.isnan(histories.features).all(axis=1)
+            users[stored] = histories.features[stored]
         features = ranker_features(
             self._catalogue, items, scores, histories.items, histories.offsets, users
         )
         present = (items >= 0).ravel()
         head = np.full(items.size, -np.inf, np.float32)
         if present.any():
-            # One thread: the replica's CPU is one, and replicas share the machine.
-            head[present] = self._booster.predict(features[present], num_threads=1)
+            head[present] = self._model.predict(features[present])
         ranked = np.full(candidates.items.shape, -np.inf, np.float32)
         ranked[:, : self._depth] = head.reshape(items.shape)
         self._append_tail(ranked, candidates)

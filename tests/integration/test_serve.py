@@ -11,7 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from app import erasure_commands, event_commands
 from bench.faults.service import command_line
 from tests.bundles import tiny_bundle
 
@@ -74,6 +77,7 @@ def service(tmp_path_factory):
     process = _serve(
         "--store", store, "--port", port, "--state-dir", path / "state",
         MARQUEE_POLL_S="0.2", MARQUEE_BODY_TIMEOUT_MS="1000",
+        MARQUEE_EVENT_LOG=str(path / "log"),
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 120
@@ -108,6 +112,36 @@ def test_a_slate_feedback_and_another_slate(service):
     assert client.post("/feedback", json=event).status_code == 200
     after = client.post("/recommend", json={"user_id": user}).json()
     assert item not in [row["movie_id"] for row in after["recommendations"]]
+
+
+def test_feedback_is_in_the_last_five_minutes_and_an_erased_user_is_gone(service):
+    client, store, _ = service
+    user = client.get("/users").json()["users"][1]
+    item = client.get("/popular", params={"limit": 50}).json()["items"][-1]["movie_id"]
+    event = {"user_id": user, "item_id": item, "event_type": "click"}
+    assert client.post("/feedback", json=event).status_code == 200
+    assert client.get(f"/users/{user}/features").json()["clicks"] == 1
+    deadline = time.monotonic() + 30
+    while item not in [row["movie_id"] for row in client.get("/popular?window=5m").json()["items"]]:
+        assert time.monotonic() < deadline, "the click never became popular"
+        time.sleep(0.1)
+
+    commands = typer.Typer()
+    event_commands.register(commands)
+    erasure_commands.register(commands)
+    log, state = str(store.parent / "log"), str(store.parent / "state")
+
+    def marquee(*words):
+        return CliRunner().invoke(commands, [*words, "--state-dir", state, "--log", log])
+
+    assert marquee("events", "export").exit_code == 0
+    assert marquee("erasure", "verify", str(user)).exit_code == 1
+    receipt = client.delete(f"/users/{user}").json()
+    assert receipt["removed"]["state"] == receipt["removed"]["log"] == 1
+    assert client.get(f"/users/{user}/history").json()["history"] == []
+    assert client.post("/recommend", json={"user_id": user}).json()["strategy"] == "popular"
+    verified = marquee("erasure", "verify", str(user))
+    assert verified.exit_code == 0, verified.output
 
 
 def test_concurrent_requests_each_get_their_own_answer(service):

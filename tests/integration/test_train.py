@@ -7,59 +7,43 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import psutil
 import pytest
 from typer.testing import CliRunner
 
+from tests.walks import write_walks
 from training.baselines import BASELINES
 from training.bundle_writer import MODEL_FILES
 from training.cli import build_app
-from training.data.dataset import EVENT_SCHEMA, load
+from training.data.dataset import load
+from training.deep_ranking import fit_deep, fit_lists
 from training.evaluate import Known, TowerScorer, evaluate
+from training.model.ranking import RANKER_FEATURES
+from training.recipe import Recipe
 from training.run import Run
 from training.train import Request, train
 
-N_USERS, N_ITEMS, LENGTH = 150, 50, 12
-
-
-def write_walks(path: Path) -> Path:
-    """Prepared data whose users walk round a circle of items: the next one is always known."""
-    rng = np.random.default_rng(0)
-    walk = (rng.integers(0, N_ITEMS, N_USERS)[:, None] + np.arange(LENGTH)) % N_ITEMS
-    user = np.repeat(np.arange(N_USERS), LENGTH)
-    time = np.tile(np.arange(LENGTH) * 86_400, N_USERS) + 10**9
-    columns = [user, walk.ravel(), pa.nulls(len(user)), time]
-    (path / "events" / "bucket=0000").mkdir(parents=True)
-    events = pa.table(columns, names=EVENT_SCHEMA.names).cast(EVENT_SCHEMA)
-    pq.write_table(events, path / "events" / "bucket=0000" / "part-0.parquet")
-    pq.write_table(pa.table({"user_id": np.arange(N_USERS)}), path / "users.parquet")
-    items = {
-        "item_id": np.arange(N_ITEMS),
-        "title": [f"Film {index}" for index in range(N_ITEMS)],
-        "genres": pa.array([["a"]] * N_ITEMS),
-        "year": pa.array([2000] * N_ITEMS, pa.int32()),
-    }
-    pq.write_table(pa.table(items), path / "items.parquet")
-    statistics = {
-        "format": 1,
-        "entity": "movie",
-        "counts": {"events": len(user), "users": N_USERS, "items": N_ITEMS},
-        "rating": None,
-        "time_range": [int(time.min()), int(time.max())],
-        "fingerprint": "walks",
-    }
-    (path / "statistics.json").write_text(json.dumps(statistics))
-    return path
+# Without dropout nothing that is drawn depends on how many workers there are.
+RECIPE = {"dropout": 0.0, "id_dropout": 0.0, "patience": 400}
+EPOCHS, LONGER = 4, 12
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_walks(tmp_path_factory.mktemp("walks") / "data")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A recipe file."""
+    file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    file.write_text(json.dumps(RECIPE))
+    return file
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,11 +60,27 @@ def tracking(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(data, ray_local, tmp_path_factory):
+def trained(data, recipe, ray_local, tmp_path_factory):
     """A finished run of two workers: its directory, its record and the lines it reported."""
     out, lines = tmp_path_factory.mktemp("trained") / "run", []
-    run = train(Request(data=data, out=out, workers=2, epochs=5, seed=3), lines.append)
-    return out, run, lines
+    request = Request(data=data, out=out, workers=2, epochs=EPOCHS, seed=3, recipe=recipe)
+    return out, train(request, lines.append), lines
+
+
+@pytest.fixture(scope="module")
+def longer(data, trained, tmp_path_factory):
+    """The finished run, moved, gone on with by four workers of whom one is killed on the way."""
+    out, killed = tmp_path_factory.mktemp("moved") / "run", []
+    shutil.copytree(trained[0], out)
+
+    def report(line):
+        if line.startswith("epoch") and not killed:
+            killed.append(train_workers()[-1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    run = train(Request(data=data, out=out, workers=4, epochs=LONGER, resume=True), report)
+    assert killed
+    return run
 
 
 def test_two_workers_learn_what_popularity_cannot_know(data, trained):
@@ -132,41 +132,75 @@ def test_evaluate_judges_tower_and_ranker_of_the_run(trained):
     assert (out / "evaluation.json").exists()
 
 
-def test_more_epochs_go_on_where_a_finished_run_ended_even_after_it_was_moved(
-    data, trained, tmp_path
-):
-    out, run, _ = trained
-    shutil.copytree(out, tmp_path / "moved")
-    lines = []
-    request = Request(data=data, out=tmp_path / "moved", epochs=6, resume=True)
-    longer = train(request, lines.append)
-    assert longer.epochs[:5] == run.epochs and len(longer.epochs) == 6
-    assert sum(line.startswith("epoch") for line in lines) == 1
+def test_more_epochs_go_on_where_a_finished_run_ended_even_when_a_worker_is_lost(trained, longer):
+    assert longer.epochs[:EPOCHS] == trained[1].epochs
+    assert [epoch.epoch for epoch in longer.epochs] == list(range(1, LONGER + 1))
+    assert longer.status == "finished" and longer.workers == 4
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
-    data, ray_local, trained, tmp_path
+    data, recipe, ray_local, longer, tmp_path
 ):
-    _, whole, _ = trained
     out = tmp_path / "run"
-    kill_after_a_checkpoint(
-        [str(data), "--out", str(out), "--workers", "2", "--epochs", "12", "--seed", "3"], out
-    )
+    arguments = [str(data), "--out", str(out), "--workers", "1", "--seed", "3"]
+    # More epochs than it can get through before it is killed, however late that is.
+    kill_after_a_checkpoint([*arguments, "--epochs", "400", "--recipe", str(recipe)], out)
     assert Run.read(out).status == "running" and not (out / "model").exists()
     lines = []
-    resumed = train(Request(data=data, out=out, workers=2, resume=True), lines.append)
+    resumed = train(
+        Request(data=data, out=out, workers=1, epochs=LONGER, resume=True), lines.append
+    )
     repeated = sum(line.startswith("epoch") for line in lines)
     assert repeated < len(resumed.epochs)
-    expected = [(epoch.epoch, epoch.loss, epoch.ndcg) for epoch in whole.epochs]
-    ended = [(epoch.epoch, epoch.loss, epoch.ndcg) for epoch in resumed.epochs[: len(expected)]]
-    assert np.allclose(ended, expected, rtol=1e-4)
-    assert resumed.status == "finished" and (out / "model" / "ranker.txt").exists()
+    assert_same_curve(resumed, longer)
+    assert resumed.status == "finished" and (out / "model" / "ranker.json").exists()
+
+
+def test_ray_train_fits_the_ranker_that_one_process_fits(ray_local):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(60, 10, len(RANKER_FEATURES))).astype(np.float32)
+    hits = rows[:, :, 2] > 1
+    recipe = Recipe(ranker="deepfm", ranker_epochs=2)
+    (alone, shared) = (
+        fit_lists((rows, hits), recipe, 0),
+        *fit_deep([(rows, hits)], recipe, 0, workers=2, storage=None),
+    )
+    flat = rows.reshape(-1, rows.shape[2])
+    np.testing.assert_allclose(shared.predict(flat), alone.predict(flat), atol=1e-4)
+
+
+def assert_same_curve(run, other):
+    """One was trained by one worker, the other by two and then by four.
+
+    Their products in bfloat16 are summed up in another order.
+    """
+    curves = [
+        [(epoch.epoch, epoch.loss, epoch.ndcg) for epoch in some.epochs[:LONGER]]
+        for some in (run, other)
+    ]
+    assert np.allclose(*curves, rtol=0.05, atol=0.02)
+
+
+def train_workers() -> list[int]:
+    """The pids of Ray Train's workers of this process's own Ray."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # gone since it was listed
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def kill_after_a_checkpoint(arguments: list[str], out: Path) -> None:
-    """Start `marquee train` with a Ray of its own and kill it once a checkpoint is recorded."""
+    """Start `marquee train` with a Ray of its own and kill it once a checkpoint is recorded.
+
+    Its Ray ends with it, but not at once; until then it could still write checkpoints. So whatever
+    it started, known by a mark in the environment, is killed and waited for.
+    """
+    mark = f"MARQUEE_TEST_RUN={uuid.uuid4().hex}"
     process = subprocess.Popen(
         [sys.executable, "-m", "training.cli", "train", *arguments],
+        env=os.environ | dict([mark.split("=")]),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -177,9 +211,25 @@ def kill_after_a_checkpoint(arguments: list[str], out: Path) -> None:
             assert process.poll() is None, "training ended before it could be killed"
             time.sleep(0.02)
     finally:
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+        while left := marked(mark):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that have `mark` in their environment and still run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            name, value = mark.split("=")
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            if alive and process.environ().get(name) == value:
+                found.append(process.pid)
+    return found
 
 
 CHECKPOINT_SNAPSHOT = "checkpoints/towers/checkpoint_manager_snapshot.json"

@@ -54,6 +54,7 @@ class FakeApi:
     """State of the cluster, which tests change."""
 
     version: str | None = "1"
+    is_proxied: bool = True  # whether a policy lets the API server reach the service
     exit_code: int = 0
     commands: list[list[str]] = field(default_factory=list)
     pods: list[dict[str, Any]] = field(
@@ -102,7 +103,7 @@ class FakeApi:
         return PlainTextResponse("".join(f"line {n}\n" for n in range(lines)))
 
     async def ready(self, _request: Request) -> Response:
-        if self.version is None:
+        if self.version is None or not self.is_proxied:
             return JSONResponse({"kind": "Status", "message": "no endpoints available"}, 503)
         return JSONResponse({"model_version": self.version})
 
@@ -111,17 +112,19 @@ class FakeApi:
         command = socket.query_params.getlist("command")
         self.commands.append(command)
         await socket.accept(subprotocol="v4.channel.k8s.io")
-        if self.exit_code:
+        asked = command[0] == "wget"
+        if self.exit_code or (asked and self.version is None):
             await socket.send_bytes(b"\x02error: version 9 is not there\n")
-            causes = [{"reason": "ExitCode", "message": str(self.exit_code)}]
+            causes = [{"reason": "ExitCode", "message": str(self.exit_code or 8)}]
             status = {
                 "status": "Failure",
                 "reason": "NonZeroExitCode",
                 "details": {"causes": causes},
             }
         else:
-            self.version = command[2] if command[1] == "promote" else "1"
-            answer = json.dumps({"store": "/store", "version": self.version, "previous": []})
+            if not asked:
+                self.version = command[2] if command[1] == "promote" else "1"
+            answer = json.dumps({"version": self.version, "model_version": self.version})
             await socket.send_bytes(b"\x01" + answer.encode())
             status = {"status": "Success"}
         await socket.send_bytes(b"\x03" + json.dumps(status).encode())

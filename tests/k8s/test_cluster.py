@@ -69,6 +69,13 @@ def test_status_of_a_service_that_does_not_answer_has_no_version(marquee_k8s, ap
     assert json.loads(marquee_k8s("status", "--json").stdout)["model_version"] is None
 
 
+def test_where_the_api_server_may_not_ask_the_service_a_worker_is_asked(marquee_k8s, api):
+    """A policy that lets in some namespaces only knows none that the API server is in."""
+    api.is_proxied = False
+    assert json.loads(marquee_k8s("status", "--json").stdout)["model_version"] == "1"
+    assert marquee_k8s("promote", "2").stdout == "version 2 answers now\n"
+
+
 def test_a_release_that_is_not_there_is_one_line(marquee_k8s):
     result = marquee_k8s("status", "--release", "other")
     assert result.exit_code == 2

@@ -1,6 +1,5 @@
 """Workflows, compose and platform files: valid, and of one mind about versions."""
 
-import importlib
 import re
 import shutil
 import subprocess
@@ -9,12 +8,13 @@ import tomllib
 
 import httpx
 import pytest
-import typer
 import yaml
+from typer.main import get_command
 
 from bench.smoke import SmokeError
 from marquee.client import Client
 from tests.scenarios import CHART, ROOT
+from training.cli import build_app
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -72,12 +72,7 @@ def test_compose_images_have_tags_and_volumes_are_declared():
 
 
 def test_commands_in_deployment_files_are_commands_of_marquee():
-    scripts = tomllib.loads(text("pyproject.toml"))["project"]["entry-points"]["marquee.commands"]
-    app = typer.Typer()
-    for target in scripts.values():
-        module, _, function = target.partition(":")
-        getattr(importlib.import_module(module), function)(app)
-    known = set(typer.main.get_command(app).commands)
+    known = get_command(build_app()).commands
     files = ["compose.yaml", "render.yaml", "fly.toml", "ray_cluster.yaml", "Makefile"]
     for name in files:
         for command in re.findall(r"\bmarquee,? ([a-z]+)[ ,\]]", text(name)):

@@ -28,6 +28,12 @@ def test_every_value_that_a_template_reads_is_documented():
             assert tuple(dotted[1:].split(".")) in prefixes, f"{path.name}: .Values{dotted}"
 
 
+def test_no_value_is_written_twice():
+    """YAML takes the last one in silence: a merge once kept both sides of six."""
+    paths = [leaf.path for leaf in leaves(VALUES)]
+    assert len(paths) == len(set(paths))
+
+
 def test_a_leaf_without_a_description_is_refused():
     with pytest.raises(ValueError, match="a.b has no"):
         leaves("a:\n  b: 1\n")

@@ -147,6 +147,8 @@ def write_tables(
     users = everything.features(names, everything.now).add_column(0, "user_id", user_ids)
     before = sums.users_before.features(names, sums.users_before.now)
     pq.write_table(users, staging / "users.parquet")
+    totals = everything.totals().add_column(0, "user_id", user_ids)
+    pq.write_table(totals, staging / "user_totals.parquet")
     pq.write_table(before.add_column(0, "user_id", user_ids), staging / "user_features.parquet")
 
     described = items

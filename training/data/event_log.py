@@ -29,9 +29,8 @@ from training.data.locations import (
 )
 from training.data.sources import Source, generic
 from training.errors import UserError
+from training.model.user_features import POSITIVE_EVENTS, WITHDRAWN_BY
 
-POSITIVE_EVENTS = ("click", "watch", "like")
-WITHDRAWN_BY = "dislike"
 NOTHING_READ = "0-0"
 
 

@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from training.data.dataset import Dataset
-from training.data.features import DAY_S, genre_matrix, time_features
+from training.data.features import genre_matrix, time_features
 from training.data.splits import TEST_SHARE
+from training.model.user_features import DAY_S
 
 DENSITY_CELLS = 40
 COLD_BOUNDS = (1, 5, 10, 20, 50)

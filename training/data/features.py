@@ -14,8 +14,10 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-DAY_S = 86_400
-MONTH_S = 30.4375 * DAY_S  # a twelfth of a Julian year
+from training.model.user_features import DAY_S, UserTotals, moments
+from training.model.user_features import recency as recency_days
+from training.model.user_features import velocity as velocity_per_month
+
 EPOCH_2000_S = 946_684_800  # times are summed from here in days, to lose no digits
 
 TOP_GENRES = 3
@@ -128,6 +130,11 @@ class UserSums:
             }
         )
 
+    def totals(self) -> pa.Table:
+        """What the online store makes USER_INPUTS of, a table of U rows: UserTotals' columns."""
+        names = [field.name for field in fields(UserTotals)]
+        return pa.table({name: getattr(self, name).astype(np.float64) for name in names})
+
     def take(self, users: np.ndarray) -> "UserSums":
         """The rows `users` int [N]."""
         return UserSums(**{field.name: getattr(self, field.name)[users] for field in fields(self)})
@@ -140,13 +147,11 @@ class UserSums:
 
     def features(self, genre_names: Sequence[str], now: float | None) -> pa.Table:
         """USER_FEATURES, a table of U rows. now: the moment that recency is measured from."""
-        mean, std = _moments(self.n_rated, self.rating_sum, self.rating_square_sum)
+        mean, std = moments(self.n_rated, self.rating_sum, self.rating_square_sum)
         velocity = recency = np.full(len(self.n_events), np.nan)
         if now is not None:
-            first, last = _finite(self.first_time), _finite(self.last_time)
-            # A burst of one evening is not a rate per month: the span counts as a month at least.
-            velocity = self.n_events / np.maximum((last - first) / MONTH_S, 1.0)
-            recency = (now - last) / DAY_S
+            velocity = velocity_per_month(self.n_events, self.first_time, self.last_time)
+            recency = recency_days(self.last_time, now)
         return pa.table(
             {
                 "n_events": pa.array(self.n_events.astype(np.int32)),
@@ -225,7 +230,7 @@ class ItemSums:
 
     def features(self) -> pa.Table:
         """ITEM_FEATURES of every item, a table of I rows."""
-        mean, std = _moments(self.n_rated, self.rating_sum, self.rating_square_sum)
+        mean, std = moments(self.n_rated, self.rating_sum, self.rating_square_sum)
         return pa.table(
             {
                 "n_events": pa.array(self.n_events.astype(np.int32)),
@@ -293,8 +298,8 @@ def rating_z_score(user: np.ndarray, rating: np.ndarray, *, n_users: int) -> np.
     """`z_score` by the mean and deviation of the same events."""
     known = ~np.isnan(rating)
     who, value = user[known], rating[known].astype(np.float64)
-    mean, std = _moments(
-        np.bincount(who, minlength=n_users),
+    mean, std = moments(
+        np.bincount(who, minlength=n_users).astype(np.float64),
         _total(who, value, n_users),
         _total(who, value**2, n_users),
     )
@@ -342,14 +347,6 @@ def _top_genres(counts: np.ndarray, names: Sequence[str]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), chosen)
 
 
-def _moments(
-    n: np.ndarray, total: np.ndarray, squares: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation, float64; NaN where n is 0."""
-    mean = _divide(total, n)
-    return mean, np.sqrt(np.maximum(_divide(squares, n) - mean**2, 0.0))
-
-
 def _range(group: np.ndarray, value: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Least and greatest value of each group: inf and -inf for a group without any."""
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
@@ -365,12 +362,6 @@ def _total(group: np.ndarray, value: np.ndarray, size: int) -> np.ndarray:
 
 def _finite(value: np.ndarray) -> np.ndarray:
     return np.where(np.isinf(value), np.nan, value)
-
-
-def _divide(total: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """total / n, NaN where n is 0."""
-    quotient: np.ndarray = np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
-    return quotient
 
 
 def _column(value: np.ndarray) -> pa.Array:

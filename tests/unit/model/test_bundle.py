@@ -65,7 +65,7 @@ def test_arrays_are_mapped_read_only_and_fit_the_manifest(whole):
     for array in (bundle.item_vectors, bundle.user_history, bundle.history(1)):
         assert not array.flags.writeable
         assert not array.flags.owndata
-    assert bundle.ranker_path.is_file()
+    assert (bundle.ranker_dir / "ranker.json").is_file()
     assert bundle.index_path.is_dir()
     assert (bundle.tower_dir / "tower.json").is_file()
 
@@ -232,6 +232,16 @@ def test_a_ranker_of_other_features_is_refused(copied, content, reason):
     message = _refusal(copied)
     assert "ranker.json" in message
     assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("oracle", "no ranker of kind 'oracle'"), ("xgboost", "does not list ranker.ubj")],
+)
+def test_a_ranker_of_another_kind_must_be_known_and_there(copied, kind, reason):
+    record = json.loads((copied / "ranker.json").read_text())
+    _replace(copied, "ranker.json", json.dumps(record | {"kind": kind}).encode())
+    assert reason in _refusal(copied)
 
 
 def test_the_manifest_survives_json(whole):

@@ -9,7 +9,8 @@ from training.data.splits import TRAIN, VALIDATION, split
 from training.metrics import Interval
 from training.model.ranking import RANKER_FEATURES
 from training.model.two_tower import DIMENSION, TowerConfig, UserTower
-from training.rank import Ranker, _tower_order, divide_validation, fit_ranker
+from training.rank import Quality, Ranker, divide_validation, fit_ranker
+from training.ranker_fit import tower_order
 from training.recipe import Recipe
 
 RECIPE = Recipe(ranker_trees=20, ranker_users=20, candidates=100)
@@ -39,39 +40,42 @@ def ranker_of(data, recipe=RECIPE):
     return fit_ranker(data, cut, users, untrained_tower(data.n_items), recipe, 0)
 
 
-def keeps_the_order(booster):
+def keeps_the_order(model):
     rows = np.random.default_rng(0).normal(size=(200, len(RANKER_FEATURES)))
     rows[:, RANKER_FEATURES.index("tower_rank")] = np.arange(200)
-    return bool(np.all(np.diff(booster.predict(rows)) < 0))
+    return bool(np.all(np.diff(model.predict(rows)) < 0))
 
 
 def test_a_ranker_that_helps_is_kept_with_its_gain():
     ranker = ranker_of(popular_taste())
-    assert ranker.kind == "lambdamart" and ranker.gain is not None
-    assert 0 < ranker.gain.low < ranker.gain.value < ranker.gain.high
-    assert ranker.booster.num_trees() == 20
-    assert not keeps_the_order(ranker.booster)
+    assert ranker.kind == "lambdamart" and ranker.quality is not None
+    gain = ranker.quality.gain
+    assert 0 < gain.low < gain.value < gain.high
+    assert ranker.model.booster.num_trees() == 20
+    assert not keeps_the_order(ranker.model)
 
 
 def test_a_ranker_that_does_not_help_gives_way_to_the_towers_order():
     ranker = ranker_of(random_dataset(n_users=200, n_items=60))
-    assert ranker.kind == "tower-order" and ranker.gain is not None and ranker.gain.low <= 0
-    assert keeps_the_order(ranker.booster)
+    assert (
+        ranker.kind == "tower-order" and ranker.quality is not None and ranker.quality.gain.low <= 0
+    )
+    assert keeps_the_order(ranker.model)
 
 
 def test_with_too_few_users_the_towers_order_is_kept_and_said_so():
     ranker = ranker_of(random_dataset(n_users=10))
-    assert ranker.kind == "tower-order" and ranker.gain is None
+    assert ranker.kind == "tower-order" and ranker.quality is None
     assert "too few" in ranker.describe()
-    assert keeps_the_order(ranker.booster)
+    assert keeps_the_order(ranker.model)
 
 
 def test_the_order_is_kept_as_far_as_candidates_go():
-    assert keeps_the_order(_tower_order())
+    assert keeps_the_order(tower_order())
 
 
 def test_a_saved_ranker_names_its_features_and_predicts_without_a_history(tmp_path):
-    ranker = Ranker(_tower_order(), "tower-order", 7, Interval(0.0, -0.1, 0.1))
+    ranker = Ranker(tower_order(), "tower-order", 7, Quality(Interval(0.0, -0.1, 0.1), 0.5, 0.1))
     ranker.save(tmp_path)
     record = json.loads((tmp_path / "ranker.json").read_text())
     assert tuple(record["features"]) == RANKER_FEATURES
@@ -84,12 +88,12 @@ def test_a_saved_ranker_names_its_features_and_predicts_without_a_history(tmp_pa
 def test_the_ranker_never_reads_an_event_of_test():
     data = popular_taste(n_users=120)
     cut = split(data, "leave-one-out", k_core=0)
-    before = ranker_of(data).booster.model_to_string()
+    before = ranker_of(data).model.booster.model_to_string()
     known = np.isin(cut.fold, (TRAIN, VALIDATION))
     data.item[~known] = data.item[~known][::-1]
     data.timestamp[~known] += 10**6
     users = divide_validation(cut, data.user, RECIPE, 0).ranker
-    after = fit_ranker(data, cut, users, untrained_tower(data.n_items), RECIPE, 0).booster
+    after = fit_ranker(data, cut, users, untrained_tower(data.n_items), RECIPE, 0).model.booster
     assert after.model_to_string() == before
 
 
