@@ -97,15 +97,12 @@ def export(
 
 def local_redis_url(state_dir: Path, role: str = "state") -> str:
     """The Redis that a running `marquee serve` started for its state, or for its cache."""
-    config = state_dir / role / "valkey.conf"
+    from app.adapters.valkey import URL_FILE
+
     try:
-        lines = config.read_text("utf-8").splitlines()
+        return (state_dir / role / URL_FILE).read_text("utf-8").strip()
     except OSError:
-        fail(f"no service has kept feedback in {state_dir}: name its Redis with --redis")
-    port = next((line.split()[1] for line in lines if line.startswith("port ")), None)
-    if port is None:
-        fail(f"{config} names no port: name the Redis with --redis")
-    return f"redis://127.0.0.1:{port}"
+        fail(f"no service keeps feedback in {state_dir} just now: name its Redis with --redis")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

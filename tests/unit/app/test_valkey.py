@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from app.adapters.valkey import Valkey, ValkeyError
+from app.event_commands import local_redis_url
 from tests.ports import free_port
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
@@ -40,9 +42,10 @@ def ask(server, *words):
 
 
 def test_a_killed_server_comes_back_at_its_address_with_what_it_had_acknowledged(tmp_path):
-    server = Valkey(tmp_path, free_port(), DURABLE)
+    server = Valkey(tmp_path / "state", free_port(), DURABLE)
     server.start()
     try:
+        assert local_redis_url(tmp_path) == server.url  # as `marquee events` finds it
         assert ask(server, "SET", "film", "42") == b"+OK\r\n"
         killed = server.pid
         os.kill(killed, signal.SIGKILL)
@@ -51,6 +54,8 @@ def test_a_killed_server_comes_back_at_its_address_with_what_it_had_acknowledged
     finally:
         server.stop()
     assert server.pid is None
+    with pytest.raises(typer.Exit):
+        local_redis_url(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a parent's death")
