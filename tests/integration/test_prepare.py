@@ -134,6 +134,7 @@ def test_only_the_prepared_files_are_left_behind(synthetic):
         "state",
         "statistics.json",
         "user_features.parquet",
+        "user_totals.parquet",
         "users.parquet",
     ]
 

@@ -166,7 +166,9 @@ def test_ray_train_fits_the_ranker_that_one_process_fits(ray_local):
         *fit_deep([(rows, hits)], recipe, 0, workers=2, storage=None),
     )
     flat = rows.reshape(-1, rows.shape[2])
-    np.testing.assert_allclose(shared.predict(flat), alone.predict(flat), atol=1e-4)
+    scores = [model.predict(flat) for model in (shared, alone)]
+    # A loss over lists leaves the level of all scores to rounding.
+    np.testing.assert_allclose(*(some - some.mean() for some in scores), atol=1e-4)
 
 
 def assert_same_curve(run, other):
