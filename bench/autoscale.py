@@ -34,8 +34,12 @@ _WORKER_CPUS = 4
 _START_TIMEOUT_S = 120.0
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 # New nodes and replicas start on the cores that serve, which they do not in a cluster: requests
-# wait longer then, and are not refused for it.
-PATIENT = {"MARQUEE_MAX_WAIT_MS": "30000", "MARQUEE_STAGE_TIMEOUT_MS": "30000"}
+# wait longer then, and are not refused for it, nor is a replica that answers late taken for dead.
+PATIENT = {
+    "MARQUEE_MAX_WAIT_MS": "30000",
+    "MARQUEE_STAGE_TIMEOUT_MS": "30000",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "20",
+}
 # Set by Kubernetes or by the stores, which are not here, or for `kubectl logs`.
 _NOT_HERE = ("REDIS_", "QDRANT_", "MLFLOW_", "MARQUEE_STORE", "MARQUEE_QDRANT", "RAY_LOG_TO_STDERR")
 
