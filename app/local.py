@@ -165,6 +165,8 @@ class LocalService:
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IN_PLACE_OF_SERVE,
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(os.cpu_count() or 1),
+            # 15 by default, beside which a stage could not yield to the ingress (ADR 36).
+            "RAY_worker_niceness": "0",
             # A client that says nothing for so long is gone; the default is an hour.
             "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
             # A request that a dying replica left unanswered goes to another one (ADR 27).
