@@ -108,4 +108,4 @@ async def test_a_process_that_serves_no_api_of_ours_is_left_as_it_is(served):
 def test_the_chart_whose_replicas_scale_by_serves_count_of_requests_leaves_it_its_layers():
     named = set(re.findall(r"app\.api\.front:(\w+)", MANIFEST.read_text("utf-8")))
     assert named == {front.before_serve.__name__}
-    assert front.IN_PLACE_OF_SERVE == f"app.api.front:{front.in_place_of_serve.__name__}"
+    assert f"app.api.front:{front.in_place_of_serve.__name__}" == front.IN_PLACE_OF_SERVE
