@@ -127,7 +127,9 @@ def total_sums(staging: Path, n_users: int, n_items: int, n_genres: int) -> Sums
     with ThreadPoolExecutor(2) as pool:  # Arrow reads and numpy adds without Python's lock
         users = pool.submit(_total_user_sums, staging, n_users, n_genres)
         items = pool.submit(_total_item_sums, staging, n_items)
-        return Sums(*users.result(), *items.result())
+        users_before, users_after = users.result()
+        items_before, items_after = items.result()
+    return Sums(users_before, users_after, items_before, items_after)
 
 
 def _total_user_sums(staging: Path, n_users: int, n_genres: int) -> list[UserSums]:

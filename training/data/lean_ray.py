@@ -21,7 +21,8 @@ def lean_start() -> Iterator[None]:
     """While the block starts a Ray, it starts no dashboard, monitor or reader of logs."""
     from ray._private import node, parameter, utils
 
-    lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
+    unwatched: dict[str, Any] = {"no_monitor": True, "include_log_monitor": False}
+    lean = partial(parameter.RayParams, **unwatched)
     with ExitStack() as undo:
         undo.enter_context(_replaced(parameter, "RayParams", lean))
         undo.enter_context(_replaced(node.Node, "start_api_server", _nothing))
@@ -63,7 +64,9 @@ def _fixed_cluster(*_: Any, **__: Any) -> Any:
             pass
 
         def get_total_resources(self) -> ExecutionResources:
-            return ExecutionResources.from_resource_dict(ray.cluster_resources())
+            there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            total: ExecutionResources = ExecutionResources.from_resource_dict(there)
+            return total
 
     return FixedCluster()
 
