@@ -84,20 +84,25 @@ build() {
   "${buildah[@]}" rm --all >/dev/null
 }
 
+load() {
+  "${buildah[@]}" push --quiet --disable-compression "$IMAGE" "oci-archive:$WORK/image.tar:$IMAGE"
+  "${ctr[@]}" images import --snapshotter native "$WORK/image.tar" >/dev/null
+  rm "$WORK/image.tar"
+}
+
 serve() {
   command -v containerd >/dev/null || skip "running it" "containerd is not installed"
-  "${buildah[@]}" push --quiet "$IMAGE" "oci-archive:$WORK/image.tar:$IMAGE"
   containerd --root "$WORK/containerd" --state "$WORK/containerd-run" \
     --address "$WORK/containerd.sock" --log-level error >"$WORK/containerd.log" 2>&1 &
   containerd_pid=$!
   for _ in $(seq 50); do "${ctr[@]}" version >/dev/null 2>&1 && break || sleep 0.2; done
-  "${ctr[@]}" images import --snapshotter native "$WORK/image.tar" >/dev/null
-  rm "$WORK/image.tar"
+  "${ctr[@]}" images list --quiet | grep -qx "$IMAGE" || load
+  echo "image-check: running it"
   local script="marquee retrain --work /tmp/work --users 300 --items 300 --events 15000 --epochs 1 \
     --only-if-empty && exec marquee serve --store /tmp/store --port $PORT"
   "${ctr[@]}" run --detach --net-host --snapshotter native --read-only \
-    --mount type=tmpfs,dst=/tmp,options=mode=1777 \
-    --mount type=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
+    --mount type=tmpfs,src=tmpfs,dst=/tmp,options=mode=1777 \
+    --mount type=tmpfs,src=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
     --env MARQUEE_STORE=/tmp/store --env RAY_AUTH_MODE=disabled --env HOME=/tmp \
     --env MLFLOW_TRACKING_URI=sqlite:////tmp/mlflow.db --cwd /app \
     --log-uri "file://$WORK/serve.log" "$IMAGE" check bash -c "$script"
@@ -110,7 +115,9 @@ serve() {
     exit 1
   }
   echo
-  echo "image-check: read-only root, user 1000, served"
+  "${ctr[@]}" tasks exec --exec-id probe check bash -c \
+    '[ "$(id -u):$(id -g)" = 1000:1000 ] && ! touch /app/written 2>/dev/null && touch /tmp/written'
+  echo "image-check: served, as user 1000, on a root that nobody can write"
 }
 
 [ $# -gt 0 ] || set -- base build serve
