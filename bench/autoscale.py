@@ -41,7 +41,15 @@ PATIENT = {
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "20",
 }
 # Set by Kubernetes or by the stores, which are not here, or for `kubectl logs`.
-_NOT_HERE = ("REDIS_", "QDRANT_", "MLFLOW_", "MARQUEE_STORE", "MARQUEE_QDRANT", "RAY_LOG_TO_STDERR")
+_NOT_HERE = (
+    "REDIS_",
+    "QDRANT_",
+    "MLFLOW_",
+    "MARQUEE_STORE",
+    "MARQUEE_QDRANT",
+    "MARQUEE_EVENT_LOG",
+    "RAY_LOG_TO_STDERR",
+)
 
 
 def autoscale(

@@ -4,7 +4,8 @@
 #
 #   bash k8s/image-check.sh [base] [build] [serve]     all three by default
 #
-# Everything is kept under WORK and removed at the end; KEEP=1 leaves it, for the next step.
+# Everything is kept under WORK and removed at the end; KEEP=1 leaves it, for the next step or for
+# going on with a build that was interrupted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +13,17 @@ BASE=docker.io/library/python:3.11-slim-bookworm
 IMAGE=docker.io/library/${IMAGE:-marquee:0.1.0}
 WORK=${WORK:-$(mktemp -d /var/tmp/marquee-image.XXXXXX)}
 PORT=${PORT:-18573}
-buildah=(buildah --storage-driver=vfs --root "$WORK/storage" --runroot "$WORK/run")
+
+# Layers upon each other where the kernel can, whole copies where it cannot.
+overlays() {
+  local try=$WORK/try
+  mkdir -p "$try"/{lower,upper,work,merged}
+  mount -t overlay overlay "$try/merged" \
+    -o "lowerdir=$try/lower,upperdir=$try/upper,workdir=$try/work" 2>/dev/null &&
+    umount "$try/merged"
+}
+if overlays; then driver=overlay snapshotter=overlayfs; else driver=vfs snapshotter=native; fi
+buildah=(buildah --storage-driver="$driver" --root "$WORK/storage" --runroot "$WORK/run")
 ctr=(ctr --address "$WORK/containerd.sock" --namespace marquee)
 containerd_pid=
 
@@ -29,6 +40,7 @@ clean() {
     kill "$containerd_pid" 2>/dev/null || true
     wait "$containerd_pid" 2>/dev/null || true
   fi
+  umount "$WORK/storage/overlay" 2>/dev/null || true # buildah's own, on itself
   [ "${KEEP:-0}" = 1 ] || rm -rf "$WORK" 2>/dev/null || true
 }
 trap clean EXIT
@@ -71,7 +83,7 @@ base_image() {
 
 build() {
   echo "image-check: building $IMAGE"
-  "${buildah[@]}" bud --isolation=chroot --pull-never --network=host "${mounts[@]}" \
+  "${buildah[@]}" bud --isolation=chroot --pull-never --network=host --layers "${mounts[@]}" \
     --build-arg "TORCH_INDEX_URL=${TORCH_INDEX_URL:-}" --tag "$IMAGE" . >"$WORK/build.log" 2>&1 || {
     tail -n 40 "$WORK/build.log"
     exit 1
@@ -86,7 +98,7 @@ build() {
 
 load() {
   "${buildah[@]}" push --quiet --disable-compression "$IMAGE" "oci-archive:$WORK/image.tar:$IMAGE"
-  "${ctr[@]}" images import --snapshotter native "$WORK/image.tar" >/dev/null
+  "${ctr[@]}" images import --snapshotter "$snapshotter" "$WORK/image.tar" >/dev/null
   rm "$WORK/image.tar"
 }
 
@@ -100,7 +112,7 @@ serve() {
   echo "image-check: running it"
   local script="marquee retrain --work /tmp/work --users 300 --items 300 --events 15000 --epochs 1 \
     --only-if-empty && exec marquee serve --store /tmp/store --port $PORT"
-  "${ctr[@]}" run --detach --net-host --snapshotter native --read-only \
+  "${ctr[@]}" run --detach --net-host --snapshotter "$snapshotter" --read-only \
     --mount type=tmpfs,src=tmpfs,dst=/tmp,options=mode=1777 \
     --mount type=tmpfs,src=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
     --env MARQUEE_STORE=/tmp/store --env RAY_AUTH_MODE=disabled --env HOME=/tmp \

@@ -293,13 +293,15 @@ def test_gpus_are_for_the_pods_that_train_and_for_no_other(all_rendered):
 
 
 def test_every_command_of_a_pod_is_one_that_marquee_understands(rendered, monkeypatch):
-    monkeypatch.setenv("MARQUEE_STORE", "/store")
     commands = {
         where: container.get("command", []) + container.get("args", [])
         for where, container in rendered.containers()
     }
     for job in rendered.of_kind("RayJob"):
         commands["RayJob/entrypoint"] = job["spec"]["entrypoint"].split()
+    for _, container in rendered.containers():
+        for variable in container.get("env", []):
+            monkeypatch.setenv(variable["name"], variable.get("value", "from a Secret"))
     commands = {where: words for where, words in commands.items() if "marquee" in words}
     assert commands
     for where, words in commands.items():

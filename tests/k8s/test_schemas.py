@@ -244,6 +244,9 @@ def test_every_setting_of_the_service_can_be_set_through_the_chart():
     named = {re.sub("([A-Z])", r"_\1", name).lower(): value for name, value in values.items()}
     assert not set(named) & set(SET_ELSEWHERE)
     assert set(named) | set(SET_ELSEWHERE) == set(Settings.model_fields)
+    # The code's defaults are those that were measured.
+    defaults = {name: Settings.model_fields[name].default for name in named}
+    assert {name for name in named if named[name] != defaults[name]} == {"cache_dir"}
 
 
 def test_settings_reach_the_service_as_they_were_written(render):
