@@ -85,11 +85,7 @@ def draw(figures: dict[str, Any], file: Path) -> None:
     latency.set_yscale("log")
     latency.set_ylabel("ms, last 10 s")
     for axes in more:
-        seconds = [seen["at_s"] for seen in cluster]
-        for stage in cluster[0]["replicas"]:
-            axes.step(seconds, [seen["replicas"][stage] for seen in cluster], label=stage)
-        axes.step(seconds, [seen["nodes"] for seen in cluster], "k--", label="Ray nodes")
-        axes.set_ylabel("replicas, nodes")
+        _draw_cluster(axes, cluster)
     (rate, latency, *more)[-1].set_xlabel("seconds")
     for axes in (rate, latency, *more):
         axes.legend(ncols=3, fontsize="small")
@@ -97,6 +93,14 @@ def draw(figures: dict[str, Any], file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=80)
     pyplot.close(figure)
+
+
+def _draw_cluster(axes: Any, cluster: list[dict[str, Any]]) -> None:
+    seconds = [seen["at_s"] for seen in cluster]
+    for stage in cluster[0]["replicas"]:
+        axes.step(seconds, [seen["replicas"][stage] for seen in cluster], label=stage)
+    axes.step(seconds, [seen["nodes"] for seen in cluster], "k--", label="Ray nodes")
+    axes.set_ylabel("replicas, nodes")
 
 
 @contextmanager
