@@ -1,6 +1,6 @@
 """The Grafana dashboards, as data: title, what is asked of Prometheus, unit.
 
-`make chart` writes one JSON file per dashboard, because Kubernetes' ConfigMaps hold one each.
+`make k8s` writes one JSON file per dashboard, because Kubernetes' ConfigMaps hold one each.
 """
 
 from __future__ import annotations
