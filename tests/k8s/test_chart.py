@@ -2,10 +2,8 @@
 
 import copy
 import json
-import os
 import re
 import shutil
-import subprocess
 
 import pytest
 import yaml
@@ -14,7 +12,6 @@ from typer.main import get_command
 from helm.generate import ROOT, chart_files, compose_rules, manifests
 from tests.scenarios import CHART, Rendered, quantity, values_of
 from training.cli import build_app
-from training.retrain_commands import GATE_CLOSED
 
 _VOLUMES = {"name", "emptyDir", "persistentVolumeClaim", "configMap", "secret"}
 RESTRICTED_CAPABILITIES = {"drop": ["ALL"]}
@@ -208,24 +205,6 @@ def test_tiny_requests_less_than_two_cpus_and_eight_gibibytes(all_rendered):
     assert memory < 8 * 2**30
 
 
-def test_feedback_is_exported_and_learnt_from_where_it_was_put(all_rendered, render):
-    for scenario, log in (("production", "s3://models/marquee/log"), ("default", "/store/log")):
-        values = {} if scenario == "default" else values_of(scenario)
-        values = values | {"training": values.get("training", {}) | {"run": "now"}}
-        values["training"]["nightly"] = {"enabled": True}
-        made = Rendered(scenario, render(values))
-        export = ["marquee", "events", "export", "--log", log, "--keep-hours", "48"]
-        commands = {where: container for where, container in made.containers()}
-        for where in ("CronJob/marquee-events", "CronJob/marquee-nightly"):
-            container = commands[f"{where}/export-events"]
-            assert container["command"] == export
-            assert "REDIS_URL" in {variable["name"] for variable in container["env"]}
-        nightly = commands["CronJob/marquee-nightly/retrain"]["args"]
-        assert nightly[-2:] == ["--log", log]
-        assert made.one("RayJob")["spec"]["entrypoint"].endswith(f"--log {log}")
-    assert not [o for o in all_rendered["minimal"].of_kind("CronJob")], "it has no Redis for state"
-
-
 def test_an_erasure_reaches_the_log_that_feedback_is_exported_to(all_rendered):
     for scenario, log in (
         ("default", "/store/log"),
@@ -241,55 +220,10 @@ def test_an_erasure_reaches_the_log_that_feedback_is_exported_to(all_rendered):
             assert not mount.get("readOnly")
 
 
-def test_after_a_nightly_promotion_the_feature_store_is_loaded(all_rendered):
-    rendered = all_rendered["production"]
-    retrain = dict(rendered.containers())["CronJob/marquee-nightly/retrain"]
-    assert "marquee features materialize /tmp/work/data" in retrain["command"][2]
-    assert {"REDIS_URL", "MARQUEE_STORE"} <= {variable["name"] for variable in retrain["env"]}
-    assert retrain["args"][retrain["args"].index("--work") + 1] == "/tmp/work"
-    spec = rendered.one("CronJob", "nightly")["spec"]["jobTemplate"]["spec"]
-    (rule,) = spec["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["containerName"] == "retrain"
-    assert rule["onExitCodes"]["values"] == [GATE_CLOSED, 4]
-
-
-@pytest.mark.parametrize(("status", "expected"), [(0, 4), (3, 3)])
-def test_the_nightly_jobs_exit_status_tells_what_failed(all_rendered, tmp_path, status, expected):
-    """Of its very script, with a `marquee` that fails to load the feature store."""
-    retrain = dict(all_rendered["production"].containers())["CronJob/marquee-nightly/retrain"]
-    marquee = tmp_path / "marquee"
-    marquee.write_text(f"#!/bin/sh\n[ $1 = retrain ] && exit {status}\nexit 2\n")
-    marquee.chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    done = subprocess.run([*retrain["command"], *retrain["args"]], env={"PATH": path})
-    assert done.returncode == expected
-
-
 def test_the_smoke_test_gives_feedback_where_there_is_a_redis_for_it(all_rendered):
     for scenario, rendered in all_rendered.items():
         smoke = dict(rendered.containers())["Pod/marquee-smoke/smoke"]
         assert ("--no-feedback" in smoke["command"]) == (scenario == "minimal")
-
-
-def test_gpus_are_for_the_pods_that_train_and_for_no_other(all_rendered):
-    rendered = all_rendered["gpu"]
-    trains = {"CronJob/marquee-nightly/retrain", "RayJob/workers/ray-worker"}
-    for where, container in rendered.containers():
-        for part in ("requests", "limits"):
-            gpus = container["resources"][part].get("nvidia.com/gpu")
-            assert gpus == ("1" if where in trains else None), where
-    for where, template in rendered.pod_templates():
-        spec = template["spec"]
-        placed = {key for key in ("runtimeClassName", "nodeSelector", "tolerations") if key in spec}
-        on_gpu = any(one.startswith(f"{where}/") for one in trains)
-        assert placed == (
-            {"runtimeClassName", "nodeSelector", "tolerations"} if on_gpu else set()
-        ), where
-        if where.startswith(("RayJob", "CronJob/marquee-nightly")):
-            images = {c["image"] for c in spec["containers"]}
-            assert images == {"registry.example.com/marquee:0.1.0-cuda"}, where
-    assert "--gpu" in rendered.one("RayJob")["spec"]["entrypoint"].split()
-    assert "--gpu" in dict(rendered.containers())["CronJob/marquee-nightly/retrain"]["args"]
 
 
 def test_every_command_of_a_pod_is_one_that_marquee_understands(rendered, monkeypatch):
@@ -298,7 +232,8 @@ def test_every_command_of_a_pod_is_one_that_marquee_understands(rendered, monkey
         for where, container in rendered.containers()
     }
     for job in rendered.of_kind("RayJob"):
-        commands["RayJob/entrypoint"] = job["spec"]["entrypoint"].split()
+        (retrain,) = re.findall(r"marquee retrain[^&]+", job["spec"]["entrypoint"])
+        commands["RayJob/entrypoint"] = retrain.split()
     for _, container in rendered.containers():
         for variable in container.get("env", []):
             monkeypatch.setenv(variable["name"], variable.get("value", "from a Secret"))

@@ -23,6 +23,11 @@
 {{- if or $state.enabled $state.externalUrl $state.existingSecret }}yes{{ end -}}
 {{- end -}}
 
+{{/* Whether a training that may follow another loads the online feature store. */}}
+{{- define "marquee.materializes" -}}
+{{- if and .Values.training.materialize (include "marquee.hasState" .) }}yes{{ end -}}
+{{- end -}}
+
 {{/* Where feedback lands for the next training; nothing where there is none. */}}
 {{- define "marquee.feedbackLog" -}}
 {{- if and .Values.training.feedback.enabled (include "marquee.hasState" .) -}}
