@@ -38,6 +38,7 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 PATIENT = {
     "MARQUEE_MAX_WAIT_MS": "30000",
     "MARQUEE_STAGE_TIMEOUT_MS": "30000",
+    "MARQUEE_REDIS_TIMEOUT_MS": "5000",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "20",
 }
 # Set by Kubernetes or by the stores, which are not here, or for `kubectl logs`.
