@@ -21,9 +21,11 @@ from training.model.two_tower import DIMENSION, UserTower
 
 CUTOFF = 10
 LEARNED, LINEAR, POPULARITY, RECENT = "learned", "linear", "popularity", "recent popularity"
-_STEPS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # weights tried of a part
+# Weights tried of a part. Scores of the linear one are some thirty times as close together as the
+# learned one's, so that at the end of the list the learned tower only breaks ties.
+_STEPS = (0.0, 0.1, 0.25, 0.5, *(2.0**power for power in range(11)))
 _ROUNDS = 3
-_CHOOSING_USERS = 2_000  # at most, drawn; they are scored some forty times
+_CHOOSING_USERS = 2_000  # at most, drawn; they are scored some hundred times
 _MAP_USERS = 20_000  # at most, drawn: whose scores the map keeps
 
 

@@ -99,12 +99,17 @@ def test_of_more_directions_than_coordinates_the_blend_keeps_those_that_score_mo
     )
 
 
-def test_weights_are_those_that_help_the_choosing_users():
+def last_apart():
+    """Train and validation: of each user, one event to find."""
     whole = two_tastes(n_users=80)
-    last = np.append(np.diff(whole.user) > 0, True)  # of each user, one event to find
-    train, validation = (
+    last = np.append(np.diff(whole.user) > 0, True)
+    return (
         events(whole.user[some], whole.item[some], whole.timestamp[some]) for some in (~last, last)
     )
+
+
+def test_weights_are_those_that_help_the_choosing_users():
+    train, validation = last_apart()
     blend, tower = choose_blend(learned_tower(20), known_of(train), validation, seed=0)
     assert blend.weights[LEARNED] == 1
     assert blend.weights[LINEAR] > 0
@@ -112,6 +117,15 @@ def test_weights_are_those_that_help_the_choosing_users():
     assert blend.ndcg["blend"] >= max(blend.ndcg[name] for name in (LEARNED, LINEAR)) - 0.02
     assert len(tower.parts) == 2
     assert "linear" in blend.describe()
+
+
+def test_a_learned_tower_that_only_makes_noise_is_outweighed_however_loud_it_is():
+    train, validation = last_apart()
+    noise = learned_tower(20)
+    noise.item_vectors *= 30
+    blend, _ = choose_blend(noise, known_of(train), validation, seed=0)
+    assert blend.weights[LINEAR] > 32
+    assert blend.ndcg["blend"] > blend.ndcg[LEARNED] + 0.2
 
 
 def test_events_without_time_have_no_recent_popularity():
