@@ -32,11 +32,15 @@ skip() {
   exit 0
 }
 
+# The container of this run, or of one that was interrupted.
+forget() {
+  "${ctr[@]}" tasks delete --force check >/dev/null 2>&1 || true
+  "${ctr[@]}" containers delete check >/dev/null 2>&1 || true
+}
+
 clean() {
   if [ -n "$containerd_pid" ]; then
-    "${ctr[@]}" tasks kill --signal KILL check 2>/dev/null || true
-    sleep 1
-    "${ctr[@]}" containers delete check 2>/dev/null || true
+    forget
     kill "$containerd_pid" 2>/dev/null || true
     wait "$containerd_pid" 2>/dev/null || true
   fi
@@ -110,8 +114,10 @@ serve() {
   for _ in $(seq 50); do "${ctr[@]}" version >/dev/null 2>&1 && break || sleep 0.2; done
   "${ctr[@]}" images list --quiet | grep -qx "$IMAGE" || load
   echo "image-check: running it"
+  forget
   local script="marquee retrain --work /tmp/work --users 300 --items 300 --events 15000 --epochs 1 \
-    --only-if-empty && exec marquee serve --store /tmp/store --port $PORT"
+    --only-if-empty &&
+    exec marquee serve --store /tmp/store --state-dir /tmp/state --port $PORT"
   "${ctr[@]}" run --detach --net-host --snapshotter "$snapshotter" --read-only \
     --mount type=tmpfs,src=tmpfs,dst=/tmp,options=mode=1777 \
     --mount type=tmpfs,src=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
