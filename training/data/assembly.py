@@ -192,6 +192,7 @@ def statistics_of(
     return {
         "format": FORMAT,
         "entity": source.entity,
+        "verb": source.verb,
         "shape": source.shape,
         "counts": {
             "events": n_events,
