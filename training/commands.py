@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train_command(
-    data: Annotated[Path, typer.Argument(help="What `marquee prepare` wrote.")],
+    data: Annotated[str, typer.Argument(help="What `marquee prepare` wrote, s3:// or local.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Directory of the run.")],
     workers: Annotated[int, typer.Option(help="Ray Train workers.")] = 2,
     epochs: Annotated[

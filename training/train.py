@@ -33,7 +33,7 @@ Report = Callable[[str], None]
 class Request:
     """What to train; None leaves a choice to the recipe, or to the run that is gone on with."""
 
-    data: Path
+    data: str | Path
     out: Path
     workers: int = 2
     protocol: str | None = None
@@ -105,7 +105,7 @@ def _new(request: Request, dataset: Dataset) -> Run:
         raise UserError(f"cannot make {request.out} ({error.strerror}): choose another") from error
     return Run(
         status="running",
-        data=str(dataset.path.absolute()),
+        data=dataset.address,
         fingerprint=dataset.fingerprint,
         protocol=protocol,
         k_core=k_core,
@@ -132,7 +132,7 @@ def _resumed(request: Request, dataset: Dataset) -> Run:
         status = "running" if request.epochs > run.recipe.epochs else run.status
         recipe = run.recipe.model_copy(update={"epochs": request.epochs})
         run = run.updated(status=status, recipe=recipe)
-    return run.updated(data=str(dataset.path.absolute()))
+    return run.updated(data=dataset.address)
 
 
 def _train(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from training.data.remote import fetched, is_remote
 from training.errors import UserError
 from training.model.manifest import VERB
 
@@ -39,7 +40,7 @@ class Dataset:
     The events of user u are the rows ``offsets[u]:offsets[u + 1]``, oldest first.
     """
 
-    path: Path
+    path: str | Path  # a directory, or an s3:// address
     statistics: dict[str, Any]
     users: pa.Table  # U rows: user_id, then features over all events
     items: pa.Table  # I rows: item_id, title, genres, year, then features over all events
@@ -48,6 +49,11 @@ class Dataset:
     rating: np.ndarray  # float32 [E], NaN: unrated
     timestamp: np.ndarray  # int64 [E] unix seconds, all 0 when the input has no time
     offsets: np.ndarray  # int64 [U + 1]
+
+    @property
+    def address(self) -> str:
+        """Where it is, from whatever directory it is asked for."""
+        return str(self.path if is_remote(self.path) else Path(self.path).absolute())
 
     @property
     def entity(self) -> str:
@@ -99,13 +105,17 @@ class Dataset:
 
 
 def load(path: str | Path) -> Dataset:
-    """Read a prepared directory; UserError when `path` is not one."""
-    path = Path(path)
-    statistics = read_statistics(path)
+    """Read a prepared directory, or an s3:// address of one; UserError when `path` is neither."""
+    with fetched(path) as directory:
+        return _load(path if is_remote(path) else directory, directory)
+
+
+def _load(path: str | Path, directory: Path) -> Dataset:
+    statistics = read_statistics(directory)
     try:
-        parts = _read_events(path / "events")
-        users = pq.read_table(path / "users.parquet")
-        items = pq.read_table(path / "items.parquet")
+        parts = _read_events(directory / "events")
+        users = pq.read_table(directory / "users.parquet")
+        items = pq.read_table(directory / "items.parquet")
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{path} is not whole ({_first_line(error)}): run `marquee prepare` again"
