@@ -5,11 +5,7 @@ can leave half of either, and with half a record Ray refuses to go on. So its re
 before a training goes on, and what counts is which of the checkpoints can be read.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -55,8 +51,12 @@ class Storage:
         found = self.filesystem.get_file_info(
             pafs.FileSelector(f"{self.path}/{name}", allow_not_found=True)
         )
-        paths = sorted(info.path for info in found if info.base_name.startswith(_PREFIX))
-        return [train.Checkpoint(path, self.filesystem) for path in paths]
+        paths = [
+            info.path
+            for info in found
+            if info.type == pafs.FileType.Directory and info.base_name.startswith(_PREFIX)
+        ]
+        return [train.Checkpoint(path, self.filesystem) for path in sorted(paths)]
 
     def forget(self, name: str) -> None:
         """Put Ray's record of the run away; its checkpoints stay."""
@@ -69,24 +69,3 @@ class Storage:
         directory = f"{self.path}/{name}"
         if self.filesystem.get_file_info(directory).type == pafs.FileType.Directory:
             self.filesystem.delete_dir(directory)
-
-
-@contextmanager
-def local_files(checkpoint: train.Checkpoint) -> Iterator[Path]:
-    """The checkpoint as a directory of this machine.
-
-    Ray's own download takes the mark of a directory on S3 for a file in it, and fails.
-    """
-    filesystem, root = checkpoint.filesystem, checkpoint.path
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        yield Path(root)
-        return
-    with TemporaryDirectory(prefix="marquee-checkpoint-") as directory:
-        for info in filesystem.get_file_info(pafs.FileSelector(root, recursive=True)):
-            name = info.path.removeprefix(root).strip("/")
-            if info.is_file and name:
-                target = Path(directory) / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with filesystem.open_input_stream(info.path) as stream:
-                    target.write_bytes(stream.read())
-        yield Path(directory)

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.checkpoints import Storage, local_files
+from training.checkpoints import Storage
 from training.data.ray_session import ray_session
 from training.model.deep_ranker import DeepRanker, quantiles
 from training.model.ranking import RANKER_FILES
@@ -53,8 +53,8 @@ def fit_deep(
         )
         result = trainer.fit()
         assert result.checkpoint is not None
-        with local_files(result.checkpoint) as fitted:
-            return [_load(fitted / str(number), recipe) for number in range(len(sets))]
+        with result.checkpoint.as_directory() as fitted:
+            return [_load(Path(fitted) / str(number), recipe) for number in range(len(sets))]
 
 
 def fit_lists(

@@ -20,7 +20,7 @@ from ray import train
 from ray.actor import ActorHandle
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from training.checkpoints import Storage, local_files
+from training.checkpoints import Storage
 from training.data.ray_session import ray_session
 from training.fit import CPU, BrokenState, Learner, TrainingData, epochs_saved
 from training.model.two_tower import UserTower
@@ -107,8 +107,8 @@ def saved(storage: Storage) -> tuple[list[Saved], str | None]:
     whole, broken = list[Saved](), None
     for checkpoint in storage.checkpoints(_RUN_NAME):
         try:
-            with local_files(checkpoint) as directory:
-                epochs = [Epoch(**epoch) for epoch in epochs_saved(directory)]
+            with checkpoint.as_directory() as directory:
+                epochs = [Epoch(**epoch) for epoch in epochs_saved(Path(directory))]
         except BrokenState:
             broken = Path(checkpoint.path).name
         else:
@@ -161,8 +161,8 @@ def _report(learner: Learner, epochs: list[Epoch], rank: int) -> None:
 
 def _load(learner: Learner, checkpoint: train.Checkpoint) -> list[Epoch]:
     """Take up a checkpoint; returns the epochs up to it."""
-    with local_files(checkpoint) as directory:
-        return [Epoch(**epoch) for epoch in learner.load(directory)]
+    with checkpoint.as_directory() as directory:
+        return [Epoch(**epoch) for epoch in learner.load(Path(directory))]
 
 
 def _done(epochs: list[Epoch], run: Run) -> bool:

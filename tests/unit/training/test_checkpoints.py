@@ -10,6 +10,8 @@ from training.errors import UserError
 from training.fit import BrokenState, Learner, epochs_saved
 from training.towers import saved
 
+RECORD = "checkpoint_manager_snapshot.json"
+
 
 def epochs(count):
     return [{"epoch": n + 1, "loss": 1.0, "ndcg": 0.1, "seconds": 1.0} for n in range(count)]
@@ -27,6 +29,7 @@ def storage(learner, tmp_path):
         directory = tmp_path / "towers" / f"checkpoint_2026-11-21_10-00-0{count}"
         directory.mkdir(parents=True)
         learner.save(directory, epochs(count))
+    (tmp_path / "towers" / RECORD).write_text('{"ray_vers')  # cut off, too
     return Storage.open(str(tmp_path))
 
 
@@ -62,8 +65,8 @@ def test_a_checkpoint_without_its_file_does_not_count_and_a_later_whole_one_does
 
 
 def test_rays_record_is_put_away_and_checkpoints_stay_until_the_run_is_removed(storage, tmp_path):
-    record = tmp_path / "towers" / "checkpoint_manager_snapshot.json"
-    record.write_text('{"ray_vers')
+    record = tmp_path / "towers" / RECORD
+    assert record.exists()
     storage.forget("towers")
     storage.forget("towers")
     assert not record.exists() and len(storage.checkpoints("towers")) == 2
