@@ -1,8 +1,9 @@
 """Turns concurrent calls into batches, without a clock.
 
-A batch starts at once when none is running. Beside running ones, of which there are fewer than
-`max_in_flight`, it starts when as many wait as its fair share of all that are being served: else
-the first who comes would take a slot, and the cost of a batch, for himself. So an idle service
+A batch starts at once when none is running, and takes all who wait where they are few. Beside
+running ones, of which there are fewer than `max_in_flight`, it starts when as many wait as its fair
+share of all that are being served: else the first who comes would take a slot, and the cost of a
+batch, for himself. So an idle service
 adds no wait, and a busy one makes big, even batches by itself. Who would be answered later than
 after `max_wait_s` is refused (app/admission.py).
 """
@@ -19,6 +20,9 @@ from app.admission import Admission
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# So few are not dealt out to several batches: one costs as much as ten requests in it.
+_NOT_SPLIT = 16
 
 
 class Coalescer(Generic[T, R]):
@@ -65,7 +69,8 @@ class Coalescer(Generic[T, R]):
             self._refuse_the_late()
         while self._waiting and len(self._running) < self._max_in_flight:
             limit = self._admission.batch_limit()
-            size = min(self._fair_share(), limit)
+            fair = self._fair_share()
+            size = min(fair if self._running else max(fair, _NOT_SPLIT), limit)
             if self._running and len(self._waiting) < size:
                 return
             batch, self._waiting = self._waiting[:size], self._waiting[size:]

@@ -94,6 +94,15 @@ class UserEvents:
     stored: StoredUser | None = None
     event_ids: tuple[str, ...] = ()  # of the events; empty without `stored`
 
+    @property
+    def as_of_s(self) -> int | None:
+        """Time of the stored data, unix seconds; None without."""
+        return None if self.stored is None else self.stored.as_of_s
+
+    def parsed(self) -> UserEvents:
+        """See app.ports.UserRecord."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Erasure:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from app.breaker import Breaker
-from app.domain import Candidates, Event, Float32s, SearchFilter, UserEvents, UserId
-from app.ports import Retriever, SlateCache, UserState
+from app.domain import Candidates, Event, Float32s, SearchFilter, UserId
+from app.ports import Retriever, SlateCache, UserRecord, UserState
 
 
 class GuardedUserState:
@@ -17,7 +17,7 @@ class GuardedUserState:
         self._breaker = breaker
         self.ping = state.ping
 
-    async def read(self, user_ids: Sequence[UserId]) -> list[UserEvents]:
+    async def read(self, user_ids: Sequence[UserId]) -> Sequence[UserRecord]:
         """See the port."""
         return await self._breaker.call(lambda: self._state.read(user_ids))
 

@@ -23,6 +23,7 @@ from urllib.request import urlopen
 
 from app.adapters.store import bundle_store
 from app.adapters.valkey import Valkey, ValkeyError
+from app.api.front import IN_PLACE_OF_SERVE
 from app.settings import Settings
 from training.model.bundle import Bundle, BundleError
 
@@ -160,7 +161,12 @@ class LocalService:
             # Both or neither: throughput mode alone leaves workers without a proxy.
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            # Nothing scales here, and our own metrics count the requests (ADR 35).
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IN_PLACE_OF_SERVE,
+            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(os.cpu_count() or 1),
+            # 15 by default, beside which a stage could not yield to the ingress (ADR 36).
+            "RAY_worker_niceness": "0",
             # A client that says nothing for so long is gone; the default is an hour.
             "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
             # A request that a dying replica left unanswered goes to another one (ADR 27).

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
@@ -32,12 +33,15 @@ from app.domain import (
 from app.errors import DependencyUnavailable
 from app.metrics import Metrics
 from app.models import Model
-from app.ports import Embedder, Ranker, Retriever, UserState
+from app.ports import Embedder, Ranker, Retriever, UserRecord, UserState
 from app.stages.directed import Walk
 from app.stages.history import Known, batch_histories, known
 from app.write_behind import WriteBehindCache
 
 T = TypeVar("T")
+
+# Of a query, all but whether the cache may be read.
+_conditions = attrgetter(*(f.name for f in fields(Query) if f.name != "read_cache"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,12 @@ class Limits:
 class Miss:
     """A query whose slate must be computed.
 
-    state: what is known of its user. key: of its slate in the cache, in `version`.
+    record: what is known of its user. key: of its slate in the cache, in `version`.
     degraded: what the look-up had to do without.
     """
 
     query: Query
-    state: UserEvents
+    record: UserRecord
     key: str
     version: str
     degraded: tuple[str, ...]
@@ -97,18 +101,18 @@ class Recommender:
         """
         model = self._current()
         degraded: list[str] = []
-        states = await self._try(
+        records = await self._try(
             "user_state", self._state.read([q.user_id for q in queries]), degraded
         )
         # Without the revision a cached slate could ignore feedback: compute instead.
-        readable = states is not None
-        if states is None:
-            states = [UserEvents(erased=self._is_erased(q.user_id)) for q in queries]
-        keys = [_cache_key(model, q, s) for q, s in zip(queries, states, strict=True)]
+        readable = records is not None
+        if records is None:
+            records = [UserEvents(erased=self._is_erased(q.user_id)) for q in queries]
+        keys = [_cache_key(model, q, r) for q, r in zip(queries, records, strict=True)]
         slates = await self._cached(model, queries, keys, degraded) if readable else {}
         without = tuple(degraded)
         return [
-            slates.get(n) or Miss(query, states[n], keys[n], model.version, without)
+            slates.get(n) or Miss(query, records[n], keys[n], model.version, without)
             for n, query in enumerate(queries)
         ]
 
@@ -117,7 +121,7 @@ class Recommender:
         model = self._current()
         degraded: list[str] = []
         computed = await self._compute(
-            model, [m.query for m in misses], [m.state for m in misses], degraded
+            model, [m.query for m in misses], [m.record.parsed() for m in misses], degraded
         )
         slates = [
             replace(slate, degraded=(*miss.degraded, *degraded))
@@ -282,13 +286,11 @@ def _popular_slate(model: Model, query: Query, user: Known, wanted: SearchFilter
     return Slate(model.render.slate(items, scores, None), Strategy.POPULAR, model.version)
 
 
-def _cache_key(model: Model, query: Query, state: UserEvents) -> str:
+def _cache_key(model: Model, query: Query, record: UserRecord) -> str:
     """All that a slate depends on: user, the user's revision and features, version, request."""
-    request = replace(query, read_cache=True)
-    loaded = state.stored and state.stored.as_of_s
-    text = repr((model.version, loaded, request))
+    text = repr((model.version, record.as_of_s, _conditions(query)))
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return f"{user_prefix(query.user_id)}slate:{state.revision}:{digest}"
+    return f"{user_prefix(query.user_id)}slate:{record.revision}:{digest}"
 
 
 def _pack(slate: Slate) -> bytes:

@@ -22,10 +22,29 @@ from app.domain import (
 from app.windows import SlotCounts
 
 
+class UserRecord(Protocol):
+    """A user as the store has them. Whoever is in the cache needs no more than what a cached slate
+    depends on, and a busy user has hundreds of events, so those are parsed on demand."""
+
+    @property
+    def revision(self) -> str:
+        """Of UserEvents."""
+        ...
+
+    @property
+    def as_of_s(self) -> int | None:
+        """Of UserEvents."""
+        ...
+
+    def parsed(self) -> UserEvents:
+        """All of it."""
+        ...
+
+
 class UserState(Protocol):
     """Feedback of users, written before it is acknowledged, read on every request."""
 
-    async def read(self, user_ids: Sequence[UserId]) -> list[UserEvents]:
+    async def read(self, user_ids: Sequence[UserId]) -> Sequence[UserRecord]:
         """The users' newest events, in one round trip for the batch."""
         ...
 

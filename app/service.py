@@ -111,9 +111,14 @@ class Service:
         """
         self._check_genres(query.genres)
         if not query.is_cached:
-            self._computations.check()  # a refusal need not wait for the look-up
+            self.check_load(False)  # a refusal need not wait for the look-up
         found = await self._look_ups.submit(query)
         return found if isinstance(found, Slate) else await self._computations.submit(found)
+
+    def check_load(self, read_cache: bool) -> None:
+        """Raises Overloaded where `recommend` would at once, for a query that may read the cache
+        or may not."""
+        (self._look_ups if read_cache else self._computations).check()
 
     async def first_page(self, query: Query) -> SlatePage:
         """The beginning of a slate that `next_page` reads on in."""
@@ -209,7 +214,8 @@ class Service:
 
     async def window(self, user_id: UserId) -> UserWindow:
         """A user's last five minutes. Raises DependencyUnavailable."""
-        (state,) = await self._state.read([user_id])
+        (record,) = await self._state.read([user_id])
+        state = record.parsed()
         model = self._current()
         newest = state.events[len(state.events) - state.recent :]
         kinds = [kind for _, kind in newest]
@@ -247,7 +253,8 @@ class Service:
         item = self._item(model, item_id, "item_id")
         degraded: tuple[str, ...] = ()
         try:
-            (state,) = await self._state.read([user_id])
+            (record,) = await self._state.read([user_id])
+            state = record.parsed()
         except DependencyUnavailable:
             state, degraded = UserEvents(), ("user_state",)
         history = known(model.bundle, Query(user_id), state).history
@@ -274,7 +281,8 @@ class Service:
         """
         model = self._current()
         try:
-            (state,) = await self._state.read([user_id])
+            (record,) = await self._state.read([user_id])
+            state = record.parsed()
         except DependencyUnavailable:
             state = UserEvents(erased=self._live.is_erased(user_id))
         rows: list[dict[str, Any]] = []

@@ -21,8 +21,19 @@ from app.domain import (
     event_order,
 )
 from app.errors import DependencyUnavailable
+from app.ports import UserState
 from app.windows import SlotCounts
 from training.model.bundle import Bundle
+
+
+async def users_of(state: UserState, user_ids: Sequence[UserId]) -> list[UserEvents]:
+    """The users as the state has them; what a record says unparsed is what it says parsed."""
+    records = await state.read(user_ids)
+    users = [record.parsed() for record in records]
+    for record, user in zip(records, users, strict=True):
+        assert record.revision == user.revision
+        assert user.stored is None or record.as_of_s == user.as_of_s
+    return users
 
 
 class FakeUserState:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import orjson
@@ -27,10 +28,12 @@ from redis.exceptions import RedisError
 from app.adapters.redis_stream import EVENTS
 from app.domain import Event, EventType, StoredUser, UserEvents, UserId, event_order
 from app.errors import DependencyUnavailable
+from app.ports import UserRecord
 from app.windows import WINDOW_S, slot_of
 
 ERASED = "erased"
 _STORED_FORMAT = 1
+_KINDS = {kind.value: kind for kind in EventType}
 
 # Every so often a user's text is cut back to the newest lines; in between it only grows.
 _APPEND = """
@@ -61,7 +64,7 @@ class RedisUserState:
         self._append = self._redis.register_script(_APPEND)
         self._max_user_bytes = max_user_bytes
 
-    async def read(self, user_ids: Sequence[UserId]) -> list[UserEvents]:
+    async def read(self, user_ids: Sequence[UserId]) -> list[UserRecord]:
         """See the port."""
         try:
             keys = [key(user_id) for key in (user_key, features_key) for user_id in user_ids]
@@ -70,7 +73,9 @@ class RedisUserState:
             raise DependencyUnavailable(f"user state: {error}") from error
         now_ms = time.time_ns() // 1_000_000
         texts, stored = values[: len(user_ids)], values[len(user_ids) :]
-        return [_parse(text, kept, now_ms) for text, kept in zip(texts, stored, strict=True)]
+        return [
+            _Record(text or b"", kept, now_ms) for text, kept in zip(texts, stored, strict=True)
+        ]
 
     async def append(self, event: Event) -> str:
         """See the port."""
@@ -112,22 +117,44 @@ def window_key(slot: int) -> str:
     return f"marquee:window:{slot}"
 
 
-def _parse(text: bytes | None, kept: bytes | None, now_ms: int) -> UserEvents:
-    stored = None if kept is None else unpack(kept)
-    if not text:
-        return UserEvents(stored=stored)
-    # Ids are printable, so a line break can only be ours.
-    fields = [line.split("|", 2) for line in text.decode().split("\n")[:-1]]
-    erased = fields[0][1] == ERASED
-    revision = fields[-1][0]
-    if erased:
-        if stored and event_order(stored.position) <= event_order(fields[0][0]):
-            stored = None  # loaded from data of before, by a run that did not know yet
-        del fields[0]
-    events = tuple((item_id, EventType(kind)) for _, kind, item_id in fields)
-    recent = _recent(fields, now_ms)
-    event_ids = tuple(event_id for event_id, _, _ in fields) if stored else ()
-    return UserEvents(revision, events, recent, erased, stored, event_ids)
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The UserRecord port over a user's text and stored features, as they were `read_at_ms`."""
+
+    text: bytes
+    kept: bytes | None
+    read_at_ms: int
+
+    @property
+    def revision(self) -> str:
+        # Ids are printable, so a line break can only be ours.
+        last = self.text.rpartition(b"\n")[0].rpartition(b"\n")[2]
+        return last.partition(b"|")[0].decode() or "0"
+
+    @property
+    def as_of_s(self) -> int | None:
+        return None if self.kept is None else _as_of_s(self.kept)
+
+    def parsed(self) -> UserEvents:
+        stored = None if self.kept is None else unpack(self.kept)
+        if not self.text:
+            return UserEvents(stored=stored)
+        fields = [line.split("|", 2) for line in self.text.decode().split("\n")[:-1]]
+        erased = fields[0][1] == ERASED
+        if erased:
+            if stored and event_order(stored.position) <= event_order(fields[0][0]):
+                stored = None  # loaded from data of before, by a run that did not know yet
+            del fields[0]
+        events = tuple((item_id, _KINDS[kind]) for _, kind, item_id in fields)
+        recent = _recent(fields, self.read_at_ms)
+        event_ids = tuple(event_id for event_id, _, _ in fields) if stored else ()
+        return UserEvents(self.revision, events, recent, erased, stored, event_ids)
+
+
+def _as_of_s(kept: bytes) -> int | None:
+    """The field of `unpack`, without the rest."""
+    form, as_of_s, _ = kept.removeprefix(b"[").split(b",", 2)
+    return int(as_of_s) if int(form) == _STORED_FORMAT else None
 
 
 def unpack(kept: bytes) -> StoredUser | None:

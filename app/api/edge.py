@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
 from app.api.call import Call
+from app.api.front import CheckLoad, may_read_cache, overload
 from app.api.gate import Gate
 from app.errors import MarqueeError, PayloadTooLarge, RequestTimeout, TooManyRequests
 from app.limits import WINDOW_S, Allowance
@@ -45,6 +46,7 @@ class Edge:
         app: ASGIApp,
         *,
         direct: Mapping[str, DirectHandler],
+        check_load: CheckLoad,
         gate: Gate,
         metrics: Metrics,
         max_body_bytes: int,
@@ -53,6 +55,7 @@ class Edge:
     ) -> None:
         self._app = app
         self._direct = direct
+        self._check_load = check_load
         self._gate = gate
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
@@ -65,7 +68,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        call = Call(_request_id(headers), time.perf_counter(), _may_read_cache(headers))
+        call = Call(_request_id(headers), time.perf_counter(), may_read_cache(headers))
         scope["call"] = call
         status = 500
 
@@ -78,6 +81,9 @@ class Edge:
 
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
         try:
+            if (refusal := overload(scope, self._check_load)) is not None:
+                scope["route"] = scope["path"]
+                raise refusal
             self._gate.admit(call, scope["method"], scope["path"], headers)
             self._check_announced_size(headers)
             limited = _limited(receive, self._max_body_bytes, self._body_timeout_s)
@@ -190,10 +196,6 @@ async def _read_body(receive: Receive) -> bytes:
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _may_read_cache(headers: Mapping[bytes, bytes]) -> bool:
-    return b"no-cache" not in headers.get(b"cache-control", b"")
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

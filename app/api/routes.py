@@ -60,6 +60,7 @@ def build_api(
     edge = Edge(
         build_routes(service, handlers, _following(gate, lifespan)),
         direct={"/recommend": handlers.recommend, "/feedback": handlers.feedback},
+        check_load=service.check_load,
         gate=gate,
         metrics=service.metrics,
         max_body_bytes=settings.max_body_bytes,

@@ -21,8 +21,9 @@ class Filters(_Body):
     """Conditions on the items; evaluated inside the index."""
 
     genres: Annotated[
-        list[Genre], Field(max_length=100, description="Any of these.", examples=[["Comedy"]])
-    ] = []
+        tuple[Genre, ...],
+        Field(max_length=100, description="Any of these.", examples=[["Comedy"]]),
+    ] = ()
     min_rating: Annotated[
         float | None,
         Field(
@@ -43,11 +44,11 @@ class RecommendRequest(_Body):
     num_recommendations: Annotated[int, Field(strict=True, ge=1, le=10_000), WHOLE] = 10
     filters: Filters = Field(default_factory=Filters)
     exclude_watched: StrictBool = True
-    exclude_ids: Annotated[list[Identifier], Field(max_length=10_000)] = []
+    exclude_ids: Annotated[tuple[Identifier, ...], Field(max_length=10_000)] = ()
     history: Annotated[
-        list[Identifier],
+        tuple[Identifier, ...],
         Field(max_length=1_000, description="Items the user met, oldest first; for new users."),
-    ] = []
+    ] = ()
     rules: Annotated[
         Rules | None, Field(description="On top of the service's own rules, see docs/rules.md.")
     ] = None
@@ -68,13 +69,13 @@ class RecommendRequest(_Body):
         return Query(
             user_id=self.user_id,
             limit=self.num_recommendations,
-            genres=tuple(self.filters.genres),
+            genres=self.filters.genres,
             min_rating=self.filters.min_rating,
             year_from=years[0],
             year_to=years[1],
             exclude_watched=self.exclude_watched,
-            exclude_ids=tuple(self.exclude_ids),
-            history=tuple(self.history),
+            exclude_ids=self.exclude_ids,
+            history=self.history,
             read_cache=read_cache,
             rules=merged(configured, asked),
             explain=self.explain,

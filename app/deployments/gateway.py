@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from app import logs
 from app.adapters.stage_handles import StageHandles
+from app.api.front import stand_before
 from app.api.routes import build_api
 from app.assembly import assemble, local_stages
 from app.deployments.ray_metrics import RayMetrics
@@ -33,7 +34,9 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once the replica is constructed."""
         ingress = self._ingress
-        return build_api(ingress.service, self._settings, self._lifespan, ingress.limiter)
+        api = build_api(ingress.service, self._settings, self._lifespan, ingress.limiter)
+        stand_before(api, ingress.service.check_load)
+        return api
 
     @asynccontextmanager
     async def _lifespan(self, api: object) -> AsyncIterator[None]:

@@ -7,6 +7,7 @@ over a second and 100 MB each.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
     from app.stages.rerank import RankerStage
 
 
+# Added to the niceness of a stage's replica: on cores that it shares with an ingress replica, a
+# request is read, answered from the cache or refused while others' slates are computed (ADR 36).
+_YIELD = 10
+
+
 class Embed:
     """The user tower."""
 
     def __init__(self, settings: Settings | None) -> None:
         from app.stages.embed import TowerStage
 
+        os.nice(_YIELD)
         settings = settings or Settings()
         self._versions: Versions[TowerStage] = Versions(bundle_store(settings).locate, TowerStage)
 
@@ -44,6 +51,7 @@ class Retrieve:
     """The vector index."""
 
     def __init__(self, settings: Settings | None) -> None:
+        os.nice(_YIELD)
         settings = settings or Settings()
         self._versions: Versions[VectorIndex] = Versions(
             bundle_store(settings).locate, lambda bundle: open_index(settings, bundle)
@@ -70,6 +78,7 @@ class Rank:
     def __init__(self, settings: Settings | None) -> None:
         from app.stages.rerank import RankerStage
 
+        os.nice(_YIELD)
         settings = settings or Settings()
         self._versions: Versions[RankerStage] = Versions(
             bundle_store(settings).locate,

@@ -72,7 +72,9 @@ def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
     liked = [item for item, kind in latest.items() if kind is not EventType.DISLIKE]
     past = _join(history, given)
     mentioned = np.fromiter(latest, np.int32, len(latest))
-    merged = _join(past[~np.isin(past, mentioned)], np.array(liked, np.int32))
+    unmentioned = np.ones(len(bundle.items), bool)
+    unmentioned[mentioned] = False
+    merged = _join(past[unmentioned[past]], np.array(liked, np.int32))
     parts = [excluded, np.array(disliked, np.int32)]
     if query.exclude_watched:
         parts += [past, np.array(watched, np.int32)]

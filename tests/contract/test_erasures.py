@@ -25,7 +25,7 @@ from app.cache_keys import user_prefix
 from app.domain import Event, EventType, StoredUser, event_order
 from app.erasing import Eraser
 from app.windows import slot_of
-from tests.fakes import FakeUserState
+from tests.fakes import FakeUserState, users_of
 
 
 @pytest.fixture(params=["fake", "valkey"])
@@ -48,7 +48,7 @@ async def test_an_erased_user_has_no_events_another_revision_and_is_on_the_list(
     before = await state.append(event("a|b"))
     await state.append(event("c"))
     note = await erasures.begin("a|b")
-    known, other = await state.read(["a|b", "c"])
+    known, other = await users_of(state, ["a|b", "c"])
     assert (known.events, known.erased, known.revision) == ((), True, note.event_id)
     assert event_order(note.event_id) > event_order(before)
     assert (note.removed, note.is_finished) == ({"state": 1}, False)
@@ -70,7 +70,7 @@ async def test_feedback_after_an_erasure_is_all_that_is_known(stores):
     await state.append(event(7, 10))
     await erasures.begin(7)
     revision = await state.append(event(7, 20))
-    (known,) = await state.read([7])
+    (known,) = await users_of(state, [7])
     assert (known.events, known.erased) == ((("20", EventType.WATCH),), True)
     assert known.revision == revision
 
@@ -80,7 +80,7 @@ async def test_an_erased_user_with_much_feedback_stays_erased(valkey_url):
     await RedisErasures(valkey_url, timeout_s=2).begin(7)
     for item in range(100):
         await state.append(event(7, item))
-    (known,) = await state.read([7])
+    (known,) = await users_of(state, [7])
     assert known.erased
     assert 10 < len(known.events) < 40
 
@@ -97,7 +97,7 @@ async def test_stored_features_come_with_the_state_in_one_read_and_go_with_the_u
     await state.append(event(1))
     with Redis.from_url(valkey_url) as redis:
         before = redis.info("commandstats")
-        first, second, third = await state.read([1, 2, 3])
+        first, second, third = await users_of(state, [1, 2, 3])
         after = redis.info("commandstats")
     calls = {name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in after}
     assert {name for name, count in calls.items() if count} <= {"cmdstat_mget", "cmdstat_info"}
@@ -108,16 +108,16 @@ async def test_stored_features_come_with_the_state_in_one_read_and_go_with_the_u
 
     with Redis.from_url(valkey_url) as redis:
         redis.set("marquee:features:2", b'[0,"of another release"]')
-    assert (await state.read([2]))[0].stored is None
+    assert (await users_of(state, [2]))[0].stored is None
 
     erasure = await erasures.begin(1)
-    assert (await state.read([1]))[0].stored is None
+    assert (await users_of(state, [1]))[0].stored is None
     await features.write([(1, old)])  # by a run that did not know yet
-    assert (await state.read([1]))[0].stored is None
+    assert (await users_of(state, [1]))[0].stored is None
     assert set(await erasures.left(erasure)) == {"features"}
     since = replace(old, position=f"{time.time_ns() // 1_000_000 + 1}-0")
     await features.write([(1, since)])
-    assert (await state.read([1]))[0].stored.position == since.position
+    assert (await users_of(state, [1]))[0].stored.position == since.position
     assert await erasures.left(erasure) == {}
 
 
@@ -129,7 +129,7 @@ async def test_events_of_the_last_five_minutes_are_counted_for_user_and_item(val
     kinds = (EventType.VIEW, EventType.CLICK, EventType.CLICK)
     for kind in kinds:
         await state.append(event(7, "x|y", kind, now_ms))
-    (known,) = await state.read([7])
+    (known,) = await users_of(state, [7])
     assert (len(known.events), known.recent) == (4, 3)
     slot = slot_of(now_ms)
     before, now = await RedisWindowCounts(valkey_url, timeout_s=2).read([slot - 1, slot])

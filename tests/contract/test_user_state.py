@@ -7,7 +7,7 @@ import pytest
 from app.adapters.redis_state import RedisUserState
 from app.domain import Event, EventType, UserEvents
 from app.errors import DependencyUnavailable
-from tests.fakes import FakeUserState
+from tests.fakes import FakeUserState, users_of
 
 
 @pytest.fixture(params=["fake", "valkey"])
@@ -24,13 +24,13 @@ def event(user, item, kind=EventType.WATCH):
 
 
 async def test_an_unknown_user_has_no_events_and_revision_zero(state):
-    assert await state.read(["nobody", 7]) == [UserEvents(), UserEvents()]
+    assert await users_of(state, ["nobody", 7]) == [UserEvents(), UserEvents()]
 
 
 async def test_events_come_back_oldest_first_with_the_newest_revision(state):
     await state.append(event(1, 10, EventType.CLICK))
     revision = await state.append(event(1, 20, EventType.DISLIKE))
-    (known,) = await state.read([1])
+    (known,) = await users_of(state, [1])
     assert known.revision == revision
     assert known.events == (("10", EventType.CLICK), ("20", EventType.DISLIKE))
 
@@ -43,7 +43,7 @@ async def test_every_event_changes_the_revision(state):
 async def test_a_batch_is_read_in_the_order_asked(state):
     await state.append(event("a", 1))
     await state.append(event("b", 2))
-    b, nobody, a = await state.read(["b", "c", "a"])
+    b, nobody, a = await users_of(state, ["b", "c", "a"])
     assert [item for item, _ in b.events] == ["2"]
     assert nobody == UserEvents()
     assert [item for item, _ in a.events] == ["1"]
@@ -51,7 +51,7 @@ async def test_a_batch_is_read_in_the_order_asked(state):
 
 async def test_a_number_and_its_text_are_one_user(state):
     await state.append(event(42, 1))
-    (known,) = await state.read(["42"])
+    (known,) = await users_of(state, ["42"])
     assert len(known.events) == 1
 
 
@@ -59,7 +59,7 @@ async def test_a_long_text_loses_its_older_half_and_keeps_whole_events(valkey_ur
     state = RedisUserState(valkey_url, timeout_s=2, max_user_bytes=1024)
     for item in range(100):
         revision = await state.append(event(3, item))
-    (known,) = await state.read([3])
+    (known,) = await users_of(state, [3])
     items = [int(item) for item, _ in known.events]
     assert known.revision == revision
     assert items == list(range(items[0], 100))
@@ -68,13 +68,13 @@ async def test_a_long_text_loses_its_older_half_and_keeps_whole_events(valkey_ur
 
 async def test_ids_with_separators_survive(state):
     await state.append(event("a|b:c", "x|y z"))
-    (known,) = await state.read(["a|b:c"])
+    (known,) = await users_of(state, ["a|b:c"])
     assert known.events == (("x|y z", EventType.WATCH),)
 
 
 async def test_concurrent_events_of_one_user_are_all_kept(state):
     await asyncio.gather(*(state.append(event(9, item)) for item in range(3)))
-    (known,) = await state.read([9])
+    (known,) = await users_of(state, [9])
     assert {item for item, _ in known.events} == {"0", "1", "2"}
 
 

@@ -70,6 +70,7 @@ class Items:
 
     `names` are the titles as one would say them: "The Matrix" for "Matrix, The (1999)".
     `avg_rating` is float32 with NaN for an item nobody rated; `years` has None where unknown.
+    `index` finds an item by its id as it is written: a number need not be read to be found.
     """
 
     ids: list[ItemId]
@@ -78,7 +79,7 @@ class Items:
     genres: list[list[str]]
     years: list[int | None]
     avg_rating: npt.NDArray[np.float32]
-    index: dict[ItemId, int]
+    index: dict[str, int]
 
     @classmethod
     def read(cls, file: Path) -> Items:
@@ -93,7 +94,7 @@ class Items:
             genres=table["genres"].to_pylist(),
             years=table["year"].to_pylist(),
             avg_rating=table["rating_mean"].to_numpy().astype(np.float32),
-            index={item_id: i for i, item_id in enumerate(ids)},
+            index={str(item_id): i for i, item_id in enumerate(ids)},
         )
 
     def __len__(self) -> int:
@@ -185,16 +186,14 @@ class Bundle:
 
     def item_index(self, item_id: ItemId) -> int:
         """item_idx of an original id, -1 when unknown; "12" finds 12 where ids are integers."""
-        key = _as_id(item_id, self.manifest.entity.id_type)
-        return -1 if key is None else self.items.index.get(key, -1)
+        return self.items.index.get(str(item_id), -1)
 
     def user_row(self, user_id: UserId) -> int:
         """Row of an original user id, -1 when unknown; "12" finds 12 where ids are integers."""
-        text = self.user_ids.dtype.kind == "S"
-        key = _as_id(user_id, "str" if text else "int")
-        if key is None:
+        is_text = self.user_ids.dtype.kind == "S"
+        needle = str(user_id).encode() if is_text else _as_number(user_id)
+        if needle is None:
             return -1
-        needle = key.encode() if isinstance(key, str) else key
         row = int(np.searchsorted(self.user_ids, np.array(needle)))
         return row if row < len(self.user_ids) and self.user_ids[row] == needle else -1
 
@@ -206,10 +205,8 @@ class Bundle:
         return self.user_history[self.user_offsets[row] : self.user_offsets[row + 1]]
 
 
-def _as_id(value: ItemId | UserId, id_type: str) -> ItemId | None:
-    """`value` in the bundle's own id type; None when no id of that type is written like it."""
-    if id_type == "str":
-        return str(value)
+def _as_number(value: UserId) -> int | None:
+    """`value` as an integer id; None when no such id is written like it."""
     try:
         number = int(value)
     except ValueError:

@@ -93,6 +93,9 @@ application, the workers run it. */}}
   value: {{ .Values.serve.haproxy.enabled | ternary "1" "0" | quote }}
 - name: RAY_SERVE_THROUGHPUT_OPTIMIZED
   value: {{ .Values.serve.haproxy.enabled | ternary "1" "0" | quote }}
+{{/* What stands before Serve's own layers: ADR 35. */ -}}
+- name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH
+  value: app.api.front:before_serve
 - name: RAY_SERVE_HAPROXY_NBTHREAD
   value: {{ include "marquee.plain" .Values.serve.haproxy.threads | quote }}
 - name: RAY_SERVE_HAPROXY_MAXCONN

@@ -44,20 +44,26 @@ async def test_calls_of_one_turn_of_the_loop_share_a_batch_up_to_its_size():
 async def test_beside_a_running_batch_another_starts_only_with_its_fair_share():
     double = Doubling()
     coalescer = Coalescer(double, max_batch=10, max_in_flight=2)
-    calls = [asyncio.create_task(coalescer.submit(n)) for n in range(4)]
+    calls = []
+    for n in range(2):  # one after the other
+        calls.append(asyncio.create_task(coalescer.submit(n)))
+        await asyncio.sleep(0.01)
+    calls += [asyncio.create_task(coalescer.submit(n)) for n in range(2, 5)]
     await asyncio.sleep(0.01)
-    assert double.batches == [[0, 1], [2, 3]]
+    assert double.batches == [[0], [1]]  # three wait for a slot
     double.go.set()
     await asyncio.gather(*calls)
-    double.go.clear()
-    calls = [asyncio.create_task(coalescer.submit(n)) for n in range(4, 6)]
+    assert sorted(map(len, double.batches[2:])) == [1, 2]  # dealt out evenly
+
+
+async def test_a_few_who_come_together_are_not_dealt_out():
+    double = Doubling()
+    coalescer = Coalescer(double, max_batch=100, max_in_flight=2)
+    calls = [asyncio.create_task(coalescer.submit(n)) for n in range(6)]
     await asyncio.sleep(0.01)
-    calls += [asyncio.create_task(coalescer.submit(n)) for n in range(6, 9)]
-    await asyncio.sleep(0.01)
-    assert double.batches[2:] == [[4], [5]]  # three wait for a slot
+    assert double.batches == [[0, 1, 2, 3, 4, 5]]
     double.go.set()
     await asyncio.gather(*calls)
-    assert sorted(map(len, double.batches[4:])) == [1, 2]  # dealt out evenly
 
 
 async def test_a_smaller_rest_waits_beside_a_big_batch_and_goes_when_it_ends():

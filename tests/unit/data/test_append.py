@@ -25,6 +25,7 @@ from app.domain import Event, EventType, StreamEntry
 from app.stages.user_features import Sums, stored_inputs
 from tests.chunks import prepare_inline
 from tests.datasets import assert_same
+from tests.fakes import users_of
 from training.data import dataset
 from training.data.commands import register
 from training.data.event_log import log_source
@@ -230,11 +231,11 @@ def test_materialized_features_are_the_offline_ones_with_the_feedback_since(
     async def feedback_and_read():
         state = RedisUserState(valkey_url, timeout_s=5, max_user_bytes=4096)
         stream = RedisEventStream(valkey_url, timeout_s=5)
-        unchanged = await state.read(before.user_ids.tolist())
+        unchanged = await users_of(state, before.user_ids.tolist())
         for item in before.item_ids[:3].tolist():
             await state.append(Event("1", item, EventType.CLICK, time.time_ns() // 1_000_000))
         log.append(await stream.read("0-0", 100))
-        (changed,) = await state.read(["1"])
+        (changed,) = await users_of(state, ["1"])
         return unchanged, changed
 
     unchanged, changed = asyncio.run(feedback_and_read())
