@@ -47,13 +47,13 @@ def test_a_directory_of_gzip_and_plain_files_on_s3_with_a_mapping(bucket, tmp_pa
     bucket.put_object(Key="plays/a.csv.gz", Body=gzip.compress(b"who,what\nu1,s1\nu2,s2\n"))
     bucket.put_object(Key="plays/b.csv", Body=b"what,who\ns2,u1\n")
     bucket.put_object(Key="plays/_SUCCESS", Body=b"")
-    text = "entity: song\nevents: {path: plays/, user: who, item: what}\n"
+    text = "entity: song\nverb: played\nevents: {path: plays/, user: who, item: what}\n"
     bucket.put_object(Key="dataset.yaml", Body=text.encode())
     source = read_mapping("s3://logs/dataset.yaml")
     assert [row["user"] for row in read_events(source).to_pylist()] == ["u1", "u2", "u1"]
     prepare(source, tmp_path / "data")
     data = dataset.load(tmp_path / "data")
-    assert (data.entity, data.n_events) == ("song", 3)
+    assert (data.entity, data.verb, data.n_events) == ("song", "played", 3)
     assert data.item_ids[data.item].tolist() == ["s1", "s2", "s2"]
 
 

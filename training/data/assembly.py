@@ -179,6 +179,7 @@ def statistics_of(
     return {
         "format": FORMAT,
         "entity": source.entity,
+        "verb": source.verb,
         "shape": source.shape,
         "counts": {
             "events": n_events,

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from training.errors import UserError
+from training.model.manifest import VERB
 
 FORMAT = 1
 """Version of the prepared directory's layout; `statistics.json` carries it."""
@@ -52,6 +53,11 @@ class Dataset:
     def entity(self) -> str:
         """What an item is: "movie" for MovieLens, else "item"."""
         return str(self.statistics["entity"])
+
+    @property
+    def verb(self) -> str:
+        """What users have done with the items: "watched" for MovieLens, else "liked"."""
+        return str(self.statistics.get("verb", VERB))
 
     @property
     def fingerprint(self) -> str:
