@@ -134,7 +134,8 @@ def test_an_unfinished_run_is_refused_with_how_to_finish_it(run_dir):
     refused("--resume", run_dir)
 
 
-def test_bad_input_is_refused_in_one_line(data_dir, tmp_path):
+def test_bad_input_is_refused_in_one_line(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("MARQUEE_RECTOOLS", str(tmp_path / "none"))
     refused("not a prepared data set", tmp_path / "nothing")
     refused("unknown protocol", data_dir, "--protocol", "random")
     refused("unknown model 'itemknn'", data_dir, "--models", "ease,itemknn")
