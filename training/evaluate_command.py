@@ -117,6 +117,7 @@ def evaluate_command(
         result = evaluate(subject.dataset, subject.split, scorers, ks=ks, seed=seed)
         document = result.to_json() | notes
         if subject.run is not None:
+            document |= ranker_quality(subject.run)
             write_evaluation(subject.run, document)
         if report is not None:
             status.update(f"Writing {report}")
@@ -259,6 +260,14 @@ def scorer(
         ranker_user_inputs(dataset, before_test),
         subject.n_candidates,
     )
+
+
+def ranker_quality(run: Path) -> dict[str, Any]:
+    """`ranker`: its kind, gain over the tower, AUC and log loss by cross-fitting on VALIDATION."""
+    from training.run import Run
+
+    ranker = Run.read(run).ranker
+    return {} if ranker is None else {"ranker": ranker}
 
 
 def write_evaluation(run: Path, document: dict[str, Any]) -> None:

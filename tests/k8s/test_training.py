@@ -71,3 +71,24 @@ def test_a_trainings_exit_status_tells_what_failed(
         first, *then = called.read_text().splitlines()
         assert first.startswith("retrain ") and f"--work {work}" in first
         assert then == ([f"features materialize {work}/data"] if retrain == 0 else [])
+
+
+def test_gpus_are_for_the_pods_that_train_and_for_no_other(all_rendered):
+    rendered = all_rendered["gpu"]
+    trains = {"CronJob/marquee-nightly/retrain", "RayJob/workers/ray-worker"}
+    for where, container in rendered.containers():
+        for part in ("requests", "limits"):
+            gpus = container["resources"][part].get("nvidia.com/gpu")
+            assert gpus == ("1" if where in trains else None), where
+    for where, template in rendered.pod_templates():
+        spec = template["spec"]
+        placed = {key for key in ("runtimeClassName", "nodeSelector", "tolerations") if key in spec}
+        on_gpu = any(one.startswith(f"{where}/") for one in trains)
+        assert placed == (
+            {"runtimeClassName", "nodeSelector", "tolerations"} if on_gpu else set()
+        ), where
+        if where.startswith(("RayJob", "CronJob/marquee-nightly")):
+            images = {c["image"] for c in spec["containers"]}
+            assert images == {"registry.example.com/marquee:0.1.0-cuda"}, where
+    assert "--gpu" in rendered.one("RayJob")["spec"]["entrypoint"].split()
+    assert "--gpu" in dict(rendered.containers())["CronJob/marquee-nightly/retrain"]["args"]
