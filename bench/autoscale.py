@@ -38,10 +38,19 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 PATIENT = {
     "MARQUEE_MAX_WAIT_MS": "30000",
     "MARQUEE_STAGE_TIMEOUT_MS": "30000",
+    "MARQUEE_REDIS_TIMEOUT_MS": "5000",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "20",
 }
 # Set by Kubernetes or by the stores, which are not here, or for `kubectl logs`.
-_NOT_HERE = ("REDIS_", "QDRANT_", "MLFLOW_", "MARQUEE_STORE", "MARQUEE_QDRANT", "RAY_LOG_TO_STDERR")
+_NOT_HERE = (
+    "REDIS_",
+    "QDRANT_",
+    "MLFLOW_",
+    "MARQUEE_STORE",
+    "MARQUEE_QDRANT",
+    "MARQUEE_EVENT_LOG",
+    "RAY_LOG_TO_STDERR",
+)
 
 
 def autoscale(

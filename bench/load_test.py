@@ -9,13 +9,15 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from app.adapters.valkey import Valkey
 from bench.faults.service import Served, marquee_serve
 from bench.load_scenarios import SCENARIOS
-from bench.serve import machine
+from bench.ramp import Watch
+from bench.serve import free_port, machine
 from training.errors import UserError
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -28,7 +30,8 @@ def load_test(
     store: str, name: str, duration_s: float | None, report: Callable[[str], None]
 ) -> dict[str, Any]:
     """The scenario's figures: `slate` and `feedback` over the whole run, what the failures were,
-    and a `timeline` of the seconds, whose latencies are of the last ten.
+    and a `timeline` of the seconds, whose latencies are of the last ten. For the scenario of
+    autoscaling `cluster` tells the replicas of each stage and Ray's worker nodes, second by second.
 
     Raises UserError when something does not start.
 
@@ -38,9 +41,12 @@ def load_test(
     seconds = duration_s or scenario.duration_s
     with tempfile.TemporaryDirectory(prefix="marquee-load-") as directory:
         report("starting the service")
-        with _service(name, store, Path(directory)) as url:
+        with _service(name, store, Path(directory)) as (url, watch):
             report(f"{name}: {scenario.summary}, {seconds:g} s in all")
-            _locust(url, name, seconds, Path(directory) / "run")
+            with ExitStack() as watching:
+                if watch is not None:
+                    watching.enter_context(watch)
+                _locust(url, name, seconds, Path(directory) / "run")
         rows = _read(Path(directory) / "run_stats.csv")
         history = _read(Path(directory) / "run_stats_history.csv")
         failed = _read(Path(directory) / "run_failures.csv")
@@ -50,6 +56,7 @@ def load_test(
         **{row["Name"]: _totals(row) for row in rows if row["Name"] != "Aggregated"},
         "failures": _counts(failed),
         "timeline": [_second(row) for row in history if row["Name"] == "Aggregated"],
+        **({} if watch is None else {"cluster": [_cluster(seen) for seen in watch.seen]}),
         "machine": machine(),
     }
 
@@ -63,7 +70,11 @@ def draw(figures: dict[str, Any], file: Path) -> None:
 
     start = figures["timeline"][0]["at"]
     at_s = [second["at"] - start for second in figures["timeline"]]
-    figure, (rate, latency) = pyplot.subplots(2, 1, sharex=True, figsize=(8, 5))
+    cluster = figures.get("cluster", [])
+    panels = 3 if cluster else 2
+    figure, (rate, latency, *more) = pyplot.subplots(
+        panels, 1, sharex=True, figsize=(8, 2.5 * panels)
+    )
     for key, label in (("asked_per_s", "asked"), ("answered_per_s", "answered")):
         rate.plot(at_s, [second[key] for second in figures["timeline"]], label=label)
     rate.plot(at_s, [second["failed_per_s"] for second in figures["timeline"]], label="failed")
@@ -73,8 +84,10 @@ def draw(figures: dict[str, Any], file: Path) -> None:
         latency.plot(at_s, [second[key] for second in figures["timeline"]], label=key[:-3])
     latency.set_yscale("log")
     latency.set_ylabel("ms, last 10 s")
-    latency.set_xlabel("seconds")
-    for axes in (rate, latency):
+    for axes in more:
+        _draw_cluster(axes, cluster)
+    (rate, latency, *more)[-1].set_xlabel("seconds")
+    for axes in (rate, latency, *more):
         axes.legend(ncols=3, fontsize="small")
         axes.grid(alpha=0.3)
     figure.tight_layout()
@@ -82,21 +95,57 @@ def draw(figures: dict[str, Any], file: Path) -> None:
     pyplot.close(figure)
 
 
-@contextmanager
-def _service(name: str, store: str, directory: Path) -> Iterator[str]:
-    """`marquee serve`; for the scenario of autoscaling the chart's config on Ray's autoscaler."""
-    if name == "autoscale":
-        from bench.autoscale import chart_service
+def _draw_cluster(axes: Any, cluster: list[dict[str, Any]]) -> None:
+    seconds = [seen["at_s"] for seen in cluster]
+    for stage in cluster[0]["replicas"]:
+        axes.step(seconds, [seen["replicas"][stage] for seen in cluster], label=stage)
+    axes.step(seconds, [seen["nodes"] for seen in cluster], "k--", label="Ray nodes")
+    axes.set_ylabel("replicas, nodes")
 
-        with chart_service(
-            store, max_nodes=_MAX_NODES, downscale_delay_s=_DOWNSCALE_DELAY_S
-        ) as url:
-            yield url
+
+@contextmanager
+def _service(name: str, store: str, directory: Path) -> Iterator[tuple[str, Watch | None]]:
+    """`marquee serve`; for the scenario of autoscaling the chart's config on Ray's autoscaler, and
+    what tells its replicas and nodes."""
+    if name == "autoscale":
+        from bench.autoscale import PATIENT, chart_service, observe
+
+        with (
+            _redis(directory) as stores,
+            chart_service(
+                store,
+                max_nodes=_MAX_NODES,
+                downscale_delay_s=_DOWNSCALE_DELAY_S,
+                environment=PATIENT | stores,
+            ) as url,
+        ):
+            yield url, Watch(observe, every_s=1.0)
         return
     with Served(
         Path(store), directory / "state", command=marquee_serve(), environment={}
     ) as served:
-        yield served.url
+        yield served.url, None
+
+
+@contextmanager
+def _redis(directory: Path) -> Iterator[dict[str, str]]:
+    """The chart's two Redis for the service, as the settings that name them."""
+    options = {
+        "REDIS_URL": {"appendonly": "yes", "appendfsync": "always"},
+        "REDIS_CACHE_URL": {"maxmemory": "256mb", "maxmemory-policy": "allkeys-lru"},
+    }
+    with ExitStack() as running:
+        urls = {}
+        for name, given in options.items():
+            server = Valkey(directory / name.lower(), free_port(), given)
+            server.start()
+            running.callback(server.stop)
+            urls[name] = server.url
+        yield urls
+
+
+def _cluster(seen: dict[str, Any]) -> dict[str, Any]:
+    return {name: seen[name] for name in ("at_s", "replicas", "nodes")}
 
 
 def _locust(url: str, name: str, seconds: float, prefix: Path) -> None:

@@ -17,6 +17,8 @@ from locust.env import Environment
 
 from bench.load_scenarios import SCENARIOS
 
+_SCENARIO = SCENARIOS[os.environ["MARQUEE_LOAD_SCENARIO"]]
+_HEADERS = {} if _SCENARIO.cached else {"Cache-Control": "no-cache"}
 _USERS = 1000
 _ITEMS = 100
 
@@ -49,7 +51,7 @@ class Viewer(FastHttpUser):
     def slate(self) -> None:
         """A slate of ten; one made without a part of the service is no failure."""
         body = {"user_id": _someone(), "num_recommendations": 10}
-        self.client.post("/recommend", json=body, name="slate")
+        self.client.post("/recommend", json=body, headers=_HEADERS, name="slate")
 
     @task(1)
     def feedback(self) -> None:
@@ -65,8 +67,7 @@ class Steps(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         """Viewers now, and how many of them may come or go per second; None ends the test."""
-        scenario = SCENARIOS[os.environ["MARQUEE_LOAD_SCENARIO"]]
-        rate = scenario.rate_at(
+        rate = _SCENARIO.rate_at(
             self.get_run_time(),  # type: ignore[no-untyped-call]
             float(os.environ["MARQUEE_LOAD_DURATION_S"]),
         )

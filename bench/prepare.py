@@ -5,6 +5,9 @@ is the largest sum, over the process and all it started, of proportional residen
 what they share, such as Ray's object store, counts once. Pages that are only cached files of the
 operating system do not count, for any engine. Processor time is that of all these processes: it
 says what an engine costs where other programs are running, which its seconds cannot.
+
+Every engine also prepares a thousand events: that is what it costs to start and to end, `fixed_s`.
+The events a second beyond it, `further_events_per_s`, say how the time grows.
 """
 
 import importlib.util
@@ -26,6 +29,7 @@ from training.errors import UserError
 
 Report = Callable[[str], None]
 SAMPLE_S = 0.25
+FEW = ("ml-1m", 0.001)  # a data set so small that only what is fixed takes time
 NEEDS = {"ray": "ray", "polars": "polars", "pyspark": "pyspark"}
 
 
@@ -64,18 +68,26 @@ def bench_prepare(
             "load_before": round(os.getloadavg()[0], 2),
             "synth": {"seconds": round(time.perf_counter() - began, 1)},
         }
+        few = Path(work) / "few"
+        write_lookalike(few, FEW[0], scale=FEW[1])
+
+        def measure(engine: str, count: int) -> dict[str, Any]:
+            out = Path(work) / engine
+            cell = _measure(engine, raw, out, count, shape.events)
+            shutil.rmtree(out, ignore_errors=True)
+            fixed_s = _measure(engine, few, out, count, 1).get("seconds", 0.0)
+            shutil.rmtree(out, ignore_errors=True)
+            return cell | _growth(cell, fixed_s, shape.events)
+
         for engine in engines:
             if importlib.util.find_spec(NEEDS[engine]) is None:
                 continue
             report(f"Preparing {shape.events:,} events with {engine}")
-            figures[engine] = _measure(engine, raw, Path(work) / engine, most, shape.events)
+            figures[engine] = measure(engine, most)
             report(f"{engine}: {figures[engine]}")
-            shutil.rmtree(Path(work) / engine, ignore_errors=True)
         for count in fewer:
             report(f"Preparing {shape.events:,} events on {count} of {most} cores")
-            cell = _measure("ray", raw, Path(work) / "ray", count, shape.events)
-            figures[f"ray_cpus_{count}"] = cell
-            shutil.rmtree(Path(work) / "ray", ignore_errors=True)
+            figures[f"ray_cpus_{count}"] = measure("ray", count)
     mine = figures.get("ray", {}).get("seconds")
     figures["ratios"] = {
         engine: round(mine / figures[engine]["seconds"], 2)
@@ -88,6 +100,14 @@ def bench_prepare(
         if mine and figures[f"ray_cpus_{count}"].get("seconds")
     }
     return figures
+
+
+def _growth(cell: dict[str, Any], fixed_s: float, events: int) -> dict[str, Any]:
+    """What is fixed of a measured time, and how many events a second the rest of it takes."""
+    beyond_s = cell.get("seconds", 0.0) - fixed_s
+    if "error" in cell or beyond_s <= 0:  # so few events that their time is lost in the noise
+        return {"fixed_s": fixed_s, "further_events_per_s": None}
+    return {"fixed_s": fixed_s, "further_events_per_s": round(events / beyond_s)}
 
 
 def _measure(engine: str, raw: Path, out: Path, cpus: int, events: int) -> dict[str, Any]:

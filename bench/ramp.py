@@ -34,7 +34,7 @@ def ramp(
     seconds until `settle_s` after the last step, with the clients at that moment; and `errors`,
     the requests that failed. Slates are asked afresh, so that each walks the whole graph.
     """
-    watch = _Watch(observe, every_s)
+    watch = Watch(observe, every_s)
     steps = []
     with watch:
         for count in clients:
@@ -64,8 +64,11 @@ def _step(url: str, clients: int, step_s: float) -> Sample:
     return measure(plan)
 
 
-class _Watch:
-    """Looks at regular intervals in a thread of its own."""
+class Watch:
+    """Looks at regular intervals in a thread of its own, from entering it to leaving it.
+
+    seen: what `observe` told, with the second and the number of `clients` at that moment.
+    """
 
     def __init__(self, observe: Observe, every_s: float) -> None:
         self.clients = 0
@@ -75,7 +78,7 @@ class _Watch:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Watch:
         self._thread.start()
         return self
 

@@ -43,7 +43,7 @@ def bench_rankers(
         ranker; None is all of them.
     """
     run = Run.read(directory)
-    dataset = load(Path(run.data))
+    dataset = load(run.data)
     cut = run.split(dataset)
     users = divide_validation(cut, dataset.user, run.recipe, run.seed).ranker
     if most_users is not None and most_users < len(users):

@@ -38,6 +38,9 @@ def smoke(
             help="Where keys are on: one with the scopes recommend and feedback.",
         ),
     ] = "",
+    feedback: Annotated[
+        bool, typer.Option(help="Give feedback; a service without a Redis for state refuses it.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Ask a running service for what it is for: slates, feedback that shows, neighbours, metrics.
@@ -49,13 +52,14 @@ def smoke(
     try:
         with Client(url, api_key=api_key, timeout_s=_REQUEST_TIMEOUT_S) as client:
             wait_until_ready(client, timeout_s)
-            report = check(client)
+            report = check(client, feedback=feedback)
     except (SmokeError, MarqueeError) as error:
         raise UserError(f"{url}: {error}") from None
     if as_json:
         typer.echo(json.dumps(report))
     else:
-        typer.echo(f"{url}: version {report['model_version']} answers; {report['watched']} gone")
+        gone = f"; {report['item']} gone after it was watched" if feedback else ""
+        typer.echo(f"{url}: version {report['model_version']} answers{gone}")
 
 
 def wait_until_ready(client: Client, timeout_s: float) -> None:
@@ -71,25 +75,26 @@ def wait_until_ready(client: Client, timeout_s: float) -> None:
             time.sleep(1.0)
 
 
-def check(client: Client) -> dict[str, Any]:
+def check(client: Client, *, feedback: bool = True) -> dict[str, Any]:
     """Walk through the API; what was seen.
 
     Raises SmokeError at the first thing that is wrong, MarqueeError for what is refused.
     """
-    before = _slate(client)
-    watched = item_id(before["recommendations"][0])
-    stored = client.feedback(_USER, watched, "watch")
-    _must(stored["status"] == "stored", "/feedback was not stored")
-    after = _slate(client)
-    offered = [item_id(item) for item in after["recommendations"]]
-    _must(watched not in offered, f"/recommend still offers {watched} after it was watched")
-    _must(len(client.similar(watched, 5)["similar"]) > 0, f"/similar/{watched} is empty")
+    slate = _slate(client)
+    item = item_id(slate["recommendations"][0])
+    if feedback:
+        stored = client.feedback(_USER, item, "watch")
+        _must(stored["status"] == "stored", "/feedback was not stored")
+        slate = _slate(client)
+        offered = [item_id(row) for row in slate["recommendations"]]
+        _must(item not in offered, f"/recommend still offers {item} after it was watched")
+    _must(len(client.similar(item, 5)["similar"]) > 0, f"/similar/{item} is empty")
     _must("marquee_requests_total" in client.metrics(), "/metrics does not count requests")
     return {
-        "model_version": after["model_version"],
-        "watched": watched,
-        "degraded": after["degraded"],
-        "latency_ms": after["latency_ms"],
+        "model_version": slate["model_version"],
+        "item": item,
+        "degraded": slate["degraded"],
+        "latency_ms": slate["latency_ms"],
     }
 
 

@@ -1,6 +1,6 @@
 """The Grafana dashboards, as data: title, what is asked of Prometheus, unit.
 
-`make chart` writes one JSON file per dashboard, because Kubernetes' ConfigMaps hold one each.
+`make k8s` writes one JSON file per dashboard, because Kubernetes' ConfigMaps hold one each.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ def _quantile(q: float, metric: str, by: str, where: str = "") -> str:
 
 _RECOMMEND = '{route="/recommend"}'
 _HITS = 'sum(rate(marquee_cache_lookups_total{result="hit"}[5m]))'
+_UNFINISHED = (
+    'sum(increase(marquee_requests_total{route="/users/{user_id}",status=~"5.."}[1d])) or vector(0)'
+)
 
 DASHBOARDS: dict[str, list[Panel]] = {
     "serving": [
@@ -51,6 +54,12 @@ DASHBOARDS: dict[str, list[Panel]] = {
             "sum(rate(marquee_batch_size_sum[5m])) / sum(rate(marquee_batch_size_count[5m]))",
             "short",
         ),
+        Panel(
+            "Breakers (0 closed, 1 half-open, 2 open)",
+            "max by (dependency) (marquee_breaker_state)",
+            "short",
+            "{{dependency}}",
+        ),
     ],
     "model": [
         Panel(
@@ -72,6 +81,11 @@ DASHBOARDS: dict[str, list[Panel]] = {
             "s",
         ),
         Panel("Ranking P95", _quantile(0.95, "marquee_stage_seconds", "", '{stage="rank"}'), "s"),
+        Panel(
+            "Recall@100 of sampled searches",
+            "sum(rate(marquee_ann_recall_sum[1h])) / sum(rate(marquee_ann_recall_count[1h]))",
+            "percentunit",
+        ),
     ],
     "data": [
         Panel(
@@ -87,6 +101,14 @@ DASHBOARDS: dict[str, list[Panel]] = {
             '/ sum(rate(marquee_requests_total{route="/recommend"}[5m]))',
             "percentunit",
         ),
+        Panel(
+            "Age of online features",
+            "max by (feature) (marquee_feature_age_seconds)",
+            "s",
+            "{{feature}}",
+        ),
+        Panel("Users erased in a day", "sum(increase(marquee_erasures_total[1d]))", "short"),
+        Panel("Erasures that failed in a day", _UNFINISHED, "short"),
     ],
     "ray": [
         Panel(

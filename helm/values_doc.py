@@ -72,7 +72,7 @@ def readme(found: list[Leaf], chart: dict[str, Any]) -> str:
     lines = [
         "# The chart",
         "",
-        "<!-- Written by `make chart` from Chart.yaml and values.yaml. -->",
+        "<!-- Written by `make k8s` from Chart.yaml and values.yaml. -->",
         "",
         chart["description"],
         "",

@@ -4,7 +4,8 @@
 #
 #   bash k8s/image-check.sh [base] [build] [serve]     all three by default
 #
-# Everything is kept under WORK and removed at the end; KEEP=1 leaves it, for the next step.
+# Everything is kept under WORK and removed at the end; KEEP=1 leaves it, for the next step or for
+# going on with a build that was interrupted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +13,17 @@ BASE=docker.io/library/python:3.11-slim-bookworm
 IMAGE=docker.io/library/${IMAGE:-marquee:0.1.0}
 WORK=${WORK:-$(mktemp -d /var/tmp/marquee-image.XXXXXX)}
 PORT=${PORT:-18573}
-buildah=(buildah --storage-driver=vfs --root "$WORK/storage" --runroot "$WORK/run")
+
+# Layers upon each other where the kernel can, whole copies where it cannot.
+overlays() {
+  local try=$WORK/try
+  mkdir -p "$try"/{lower,upper,work,merged}
+  mount -t overlay overlay "$try/merged" \
+    -o "lowerdir=$try/lower,upperdir=$try/upper,workdir=$try/work" 2>/dev/null &&
+    umount "$try/merged"
+}
+if overlays; then driver=overlay snapshotter=overlayfs; else driver=vfs snapshotter=native; fi
+buildah=(buildah --storage-driver="$driver" --root "$WORK/storage" --runroot "$WORK/run")
 ctr=(ctr --address "$WORK/containerd.sock" --namespace marquee)
 containerd_pid=
 
@@ -21,14 +32,19 @@ skip() {
   exit 0
 }
 
+# The container of this run, or of one that was interrupted.
+forget() {
+  "${ctr[@]}" tasks delete --force check >/dev/null 2>&1 || true
+  "${ctr[@]}" containers delete check >/dev/null 2>&1 || true
+}
+
 clean() {
   if [ -n "$containerd_pid" ]; then
-    "${ctr[@]}" tasks kill --signal KILL check 2>/dev/null || true
-    sleep 1
-    "${ctr[@]}" containers delete check 2>/dev/null || true
+    forget
     kill "$containerd_pid" 2>/dev/null || true
     wait "$containerd_pid" 2>/dev/null || true
   fi
+  umount "$WORK/storage/overlay" 2>/dev/null || true # buildah's own, on itself
   [ "${KEEP:-0}" = 1 ] || rm -rf "$WORK" 2>/dev/null || true
 }
 trap clean EXIT
@@ -71,7 +87,7 @@ base_image() {
 
 build() {
   echo "image-check: building $IMAGE"
-  "${buildah[@]}" bud --isolation=chroot --pull-never --network=host "${mounts[@]}" \
+  "${buildah[@]}" bud --isolation=chroot --pull-never --network=host --layers "${mounts[@]}" \
     --build-arg "TORCH_INDEX_URL=${TORCH_INDEX_URL:-}" --tag "$IMAGE" . >"$WORK/build.log" 2>&1 || {
     tail -n 40 "$WORK/build.log"
     exit 1
@@ -84,20 +100,27 @@ build() {
   "${buildah[@]}" rm --all >/dev/null
 }
 
+load() {
+  "${buildah[@]}" push --quiet --disable-compression "$IMAGE" "oci-archive:$WORK/image.tar:$IMAGE"
+  "${ctr[@]}" images import --snapshotter "$snapshotter" "$WORK/image.tar" >/dev/null
+  rm "$WORK/image.tar"
+}
+
 serve() {
   command -v containerd >/dev/null || skip "running it" "containerd is not installed"
-  "${buildah[@]}" push --quiet "$IMAGE" "oci-archive:$WORK/image.tar:$IMAGE"
   containerd --root "$WORK/containerd" --state "$WORK/containerd-run" \
     --address "$WORK/containerd.sock" --log-level error >"$WORK/containerd.log" 2>&1 &
   containerd_pid=$!
   for _ in $(seq 50); do "${ctr[@]}" version >/dev/null 2>&1 && break || sleep 0.2; done
-  "${ctr[@]}" images import --snapshotter native "$WORK/image.tar" >/dev/null
-  rm "$WORK/image.tar"
+  "${ctr[@]}" images list --quiet | grep -qx "$IMAGE" || load
+  echo "image-check: running it"
+  forget
   local script="marquee retrain --work /tmp/work --users 300 --items 300 --events 15000 --epochs 1 \
-    --only-if-empty && exec marquee serve --store /tmp/store --port $PORT"
-  "${ctr[@]}" run --detach --net-host --snapshotter native --read-only \
-    --mount type=tmpfs,dst=/tmp,options=mode=1777 \
-    --mount type=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
+    --only-if-empty &&
+    exec marquee serve --store /tmp/store --state-dir /tmp/state --port $PORT"
+  "${ctr[@]}" run --detach --net-host --snapshotter "$snapshotter" --read-only \
+    --mount type=tmpfs,src=tmpfs,dst=/tmp,options=mode=1777 \
+    --mount type=tmpfs,src=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
     --env MARQUEE_STORE=/tmp/store --env RAY_AUTH_MODE=disabled --env HOME=/tmp \
     --env MLFLOW_TRACKING_URI=sqlite:////tmp/mlflow.db --cwd /app \
     --log-uri "file://$WORK/serve.log" "$IMAGE" check bash -c "$script"
@@ -110,7 +133,9 @@ serve() {
     exit 1
   }
   echo
-  echo "image-check: read-only root, user 1000, served"
+  "${ctr[@]}" tasks exec --exec-id probe check bash -c \
+    '[ "$(id -u):$(id -g)" = 1000:1000 ] && ! touch /app/written 2>/dev/null && touch /tmp/written'
+  echo "image-check: served, as user 1000, on a root that nobody can write"
 }
 
 [ $# -gt 0 ] || set -- base build serve

@@ -59,6 +59,7 @@ def tiny_contents(
     return Contents(
         model_dir=model_dir,
         entity_name="movie" if id_type == "int" else "item",
+        entity_verb="watched" if id_type == "int" else "liked",
         items=items,
         item_features=rng.normal(size=(n_items, len(ITEM_INPUTS))),
         genres=GENRES,

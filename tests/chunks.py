@@ -36,5 +36,5 @@ def prepare_inline(monkeypatch):
             yield from map(pickle.loads, results)
 
     monkeypatch.setattr(preparation, "run_tasks", run)
-    monkeypatch.setattr(preparation, "ray_session", lambda *arguments: nullcontext(1))
+    monkeypatch.setattr(preparation, "ray_session", lambda *_, **__: nullcontext(1))
     return preparation.prepare

@@ -9,6 +9,12 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import pytest  # noqa: E402
 
+S3_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
 
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
@@ -18,13 +24,16 @@ def ray_local() -> Iterator[None]:
     """
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=150 * 1024 * 1024,
-        include_dashboard=False,
-        log_to_driver=False,
-    )
+    with pytest.MonkeyPatch.context() as patch:  # what it starts keeps this, for moto's S3
+        for name, value in S3_CREDENTIALS.items():
+            patch.setenv(name, value)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=150 * 1024 * 1024,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
     yield
     ray.shutdown()
 
@@ -45,7 +54,6 @@ def s3_endpoint(_s3_server: str) -> Iterator[str]:
     """An S3 server, moto's, named by the environment as long as a module's tests run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", _s3_server)
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name, value in S3_CREDENTIALS.items():
+            patch.setenv(name, value)
         yield _s3_server

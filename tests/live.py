@@ -5,6 +5,7 @@ As a program (`make fuzz`): serves it, has schemathesis ask it, and ends with it
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Thread
 
+import httpx
 import uvicorn
 
 from app.adapters.local_stages import LocalStages
@@ -29,6 +31,7 @@ from app.pipeline import Limits, Recommender
 from app.service import Service
 from app.settings import Settings
 from app.write_behind import WriteBehindCache
+from marquee.answers import item_id
 from tests.bundles import tiny_bundle
 from tests.fakes import FakeEventStream, FakeSlateCache, FakeUserState, FakeWindowCounts
 from training.model.bundle import Bundle
@@ -87,6 +90,28 @@ def serving(service: Service, **settings: object) -> Iterator[str]:
         thread.join()
 
 
+# Half of the ids in paths are of something that is there; nobody is erased who is.
+KNOWN = """
+[dictionaries.users]
+values = {users}
+[dictionaries.items]
+values = {items}
+[parameters]
+"path.item_id" = {{ dictionary = "items", probability = 0.5 }}
+[[operations]]
+include-path-regex = "/users/.*/.*"
+parameters = {{ "path.user_id" = {{ dictionary = "users", probability = 0.5 }} }}
+"""
+
+
+def known_to(url: str) -> str:
+    """The configuration of schemathesis that names ids which the service knows."""
+    users = httpx.get(f"{url}/users?limit=20").raise_for_status().json()["users"]
+    items = httpx.get(f"{url}/popular?limit=20").raise_for_status().json()["items"]
+    ids = [list(map(str, found)) for found in (users, map(item_id, items))]
+    return KNOWN.format(users=json.dumps(ids[0]), items=json.dumps(ids[1]))
+
+
 def fuzz(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`schemathesis run` with all checks against the service at the URL."""
     command = [
@@ -94,6 +119,7 @@ def fuzz(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         "--checks", "all", "--no-color", *arguments,
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:  # where it keeps what failed
+        (Path(directory) / "schemathesis.toml").write_text(known_to(url))
         return subprocess.run(
             command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=directory
         )

@@ -38,6 +38,7 @@ class Contents:
 
     model_dir: Path
     entity_name: str
+    entity_verb: str
     items: pa.Table
     item_features: np.ndarray
     genres: list[str]
@@ -114,6 +115,7 @@ def _manifest(contents: Contents, dimension: int, files: dict[str, FileRecord]) 
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         entity=Entity(
             name=contents.entity_name,
+            verb=contents.entity_verb,
             id_field="movie_id" if is_movie else "item_id",
             id_type="int" if integer_ids else "str",
         ),

@@ -9,19 +9,22 @@ from rich.console import Console
 
 from training import evaluate_command, tune_command
 from training.errors import UserError
+from training.worker_options import Checkpoints, Gpu, MaxFailures, MinWorkers, WorkerCount
 
 console = Console(stderr=True)
 
 TRAIN_HELP = """Train the two towers and the ranker on prepared data.
 
-A checkpoint follows every epoch: a run that was killed goes on with `--resume`. Epochs and settings
-go to MLflow (MLFLOW_TRACKING_URI, or mlflow.db in the current directory).
+A checkpoint follows every epoch: lost workers are replaced and go on from it, a run that was killed
+goes on with `--resume`. Epochs and settings go to MLflow (MLFLOW_TRACKING_URI, or mlflow.db in the
+current directory).
 
 Examples:
 
 - `marquee train data/ --out run/`
 - `marquee train data/ --out run/ --protocol user-temporal --workers 4 --json`
 - `marquee train data/ --out run/ --recipe recipe.yaml`
+- `marquee train data/ --out run/ --workers 4 --min-workers 2 --checkpoints s3://models/checkpoints`
 - `marquee train data/ --out run/ --resume`
 """
 RECIPE_HELP = """Print a recipe file: every setting of a training, each under what it is.
@@ -41,9 +44,13 @@ def register(app: typer.Typer) -> None:
 
 
 def train_command(
-    data: Annotated[Path, typer.Argument(help="What `marquee prepare` wrote.")],
+    data: Annotated[str, typer.Argument(help="What `marquee prepare` wrote, s3:// or local.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Directory of the run.")],
-    workers: Annotated[int, typer.Option(help="Ray Train workers.")] = 2,
+    workers: WorkerCount = None,
+    min_workers: MinWorkers = None,
+    max_failures: MaxFailures = 3,
+    checkpoints: Checkpoints = None,
+    gpu: Gpu = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the events, at most; by default the recipe's.")
     ] = None,
@@ -73,7 +80,21 @@ def train_command(
     """Train a run."""
     from training.train import Request, train
 
-    request = Request(data, out, workers, protocol, k_core, seed, epochs, resume, recipe)
+    request = Request(
+        data,
+        out,
+        workers,
+        protocol,
+        k_core,
+        seed,
+        epochs,
+        resume,
+        recipe,
+        min_workers,
+        max_failures,
+        checkpoints,
+        gpu,
+    )
     with console.status("Reading and splitting the data") as status:
 
         def report(line: str) -> None:

@@ -5,7 +5,6 @@ the same workers, because starting workers takes longer than a small fit.
 """
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from training.checkpoints import Storage
 from training.data.ray_session import ray_session
 from training.model.deep_ranker import DeepRanker, quantiles
 from training.model.ranking import RANKER_FILES
@@ -33,11 +33,11 @@ _MOST_FAILURES = 2
 
 
 def fit_deep(
-    sets: Sequence[Lists], recipe: Recipe, seed: int, *, workers: int, storage: Path | None
+    sets: Sequence[Lists], recipe: Recipe, seed: int, *, workers: int, storage: Storage | None
 ) -> list[DeepRanker]:
     """A ranker of the recipe's kind for each set. The users of a set all have a hit."""
     n_bytes = sum(rows.nbytes + hits.nbytes for rows, hits in sets)
-    with _directory(storage) as directory, ray_session(n_bytes) as cpus:
+    with _place(storage) as place, ray_session(n_bytes) as cpus:
         share = min(1.0, (cpus - 1) / workers)
         config = {"sets": ray.put(list(sets)), "recipe": recipe, "seed": seed}
         trainer = TorchTrainer(
@@ -46,18 +46,15 @@ def fit_deep(
             scaling_config=train.ScalingConfig(
                 num_workers=workers, resources_per_worker={"CPU": share}
             ),
-            run_config=train.RunConfig(
-                name=_RUN_NAME,
-                storage_path=str(directory),
-                failure_config=train.FailureConfig(max_failures=_MOST_FAILURES),
+            run_config=place.run_config(
+                _RUN_NAME, failure_config=train.FailureConfig(max_failures=_MOST_FAILURES)
             ),
             torch_config=TorchConfig(backend="gloo"),
         )
         result = trainer.fit()
         assert result.checkpoint is not None
         with result.checkpoint.as_directory() as fitted:
-            files = [Path(fitted) / str(place) for place in range(len(sets))]
-            return [_load(file, recipe) for file in files]
+            return [_load(Path(fitted) / str(number), recipe) for number in range(len(sets))]
 
 
 def fit_lists(
@@ -121,12 +118,12 @@ def _load(directory: Path, recipe: Recipe) -> DeepRanker:
 
 
 @contextmanager
-def _directory(storage: Path | None) -> Iterator[Path]:
+def _place(storage: Storage | None) -> Iterator[Storage]:
     """Where Ray Train keeps its state, without what an earlier fit has left there."""
     if storage is None:
         with tempfile.TemporaryDirectory(prefix="marquee-ranker-") as directory:
-            yield Path(directory)
+            yield Storage.open(directory)
         return
-    shutil.rmtree(storage / _RUN_NAME, ignore_errors=True)
+    storage.remove(_RUN_NAME)
     yield storage
-    shutil.rmtree(storage / _RUN_NAME, ignore_errors=True)
+    storage.remove(_RUN_NAME)

@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate_command(
-    target: Annotated[Path, typer.Argument(metavar="RUN|DATA", help="A run or prepared data.")],
+    target: Annotated[str, typer.Argument(metavar="RUN|DATA", help="A run or prepared data.")],
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -117,6 +117,7 @@ def evaluate_command(
         result = evaluate(subject.dataset, subject.split, scorers, ks=ks, seed=seed)
         document = result.to_json() | notes
         if subject.run is not None:
+            document |= ranker_quality(subject.run)
             write_evaluation(subject.run, document)
         if report is not None:
             status.update(f"Writing {report}")
@@ -143,8 +144,8 @@ def cutoffs(text: str) -> list[int]:
 
 @contextmanager
 def trained_if_needed(
-    target: Path, protocol: str | None, models: str | None, seed: int
-) -> Iterator[Path]:
+    target: str | Path, protocol: str | None, models: str | None, seed: int
+) -> Iterator[str | Path]:
     """TARGET, or where learned models are asked of data, a run on it that lives until the end."""
     from training.data.dataset import load
     from training.data.splits import default_core
@@ -152,21 +153,21 @@ def trained_if_needed(
     from training.train import Request, train
 
     asked = {name.strip() for name in (models or "").split(",")}
-    if (target / RECORD).is_file() or not asked & set(LEARNED):
+    if (Path(target) / RECORD).is_file() or not asked & set(LEARNED):
         yield target
         return
-    load(target)  # says so when it is not data
+    address = load(target).address  # says so when it is not data
     chosen = protocol or "leave-one-out"
     with TemporaryDirectory(prefix="marquee-evaluate-") as directory:
         run = Path(directory) / "run"
         request = Request(
-            target.absolute(), run, 2, chosen, default_core(chosen), seed, epochs=None, resume=False
+            address, run, 2, chosen, default_core(chosen), seed, epochs=None, resume=False
         )
         train(request, lambda line: console.print(line, markup=False, highlight=False))
         yield run
 
 
-def read_subject(target: Path, protocol: str | None, seed: int) -> Subject:
+def read_subject(target: str | Path, protocol: str | None, seed: int) -> Subject:
     """The split that TARGET stands for.
 
     UserError when TARGET is neither a run nor data, or when the run knows the test events: those
@@ -176,11 +177,12 @@ def read_subject(target: Path, protocol: str | None, seed: int) -> Subject:
     from training.data.splits import split
     from training.run import RECORD, Run
 
-    if not (target / RECORD).is_file():
+    directory = Path(target)
+    if not (directory / RECORD).is_file():
         dataset = load(target)
         cut = split(dataset, protocol or "leave-one-out", seed=seed)
         return Subject(dataset, cut, run=None, n_candidates=0)
-    run = Run.read(target)
+    run = Run.read(directory)
     if run.status != "finished":
         raise UserError(
             f"{target} is not finished (status {run.status!r}): go on with "
@@ -192,7 +194,7 @@ def read_subject(target: Path, protocol: str | None, seed: int) -> Subject:
             f"{protocol}: train another run with --protocol {protocol}"
         )
     dataset = load(run.data)
-    return Subject(dataset, run.split(dataset), target, run.recipe.candidates)
+    return Subject(dataset, run.split(dataset), directory, run.recipe.candidates)
 
 
 def model_names(subject: Subject, text: str | None) -> list[str]:
@@ -258,6 +260,14 @@ def scorer(
         ranker_user_inputs(dataset, before_test),
         subject.n_candidates,
     )
+
+
+def ranker_quality(run: Path) -> dict[str, Any]:
+    """`ranker`: its kind, gain over the tower, AUC and log loss by cross-fitting on VALIDATION."""
+    from training.run import Run
+
+    ranker = Run.read(run).ranker
+    return {} if ranker is None else {"ranker": ranker}
 
 
 def write_evaluation(run: Path, document: dict[str, Any]) -> None:

@@ -63,6 +63,15 @@ def _overview(evaluation: Evaluation, document: dict[str, Any]) -> list[tuple[ob
         ("seed", evaluation.seed),
         ("items that can be recommended", evaluation.n_recommendable),
     ]
+    if ranker := document.get("ranker"):
+        gain = ranker["ndcg@10_gain"]
+        found = f"{ranker['kind']}, {ranker['users']:,} users of VALIDATION"
+        if gain is not None:
+            found += (
+                f", NDCG@10 {gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f}), "
+                f"AUC {ranker['auc']:.4f}, log loss {ranker['log_loss']:.5f}"
+            )
+        rows.append(("ranker", found))
     for model, settings in document.get("tuned", {}).items():
         rows.append((f"{model}, tuned", ", ".join(f"{k} {v:g}" for k, v in settings.items())))
     return rows

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,12 @@ from training.recipe import Recipe
 from training.sequences import Batch, Sequences
 
 CUTOFF = 10  # the epoch with the best validation NDCG at this cut-off is kept
+CPU = torch.device("cpu")
 _STATE_FILE = "learner.pt"
+
+
+class BrokenState(Exception):
+    """A learner's file that is missing, was cut off, or is none."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ class TwoTower(nn.Module):
         """The windows' user_idx, some of them as if unknown, so that new users are practised."""
         if self.user_tower.user_ids is None:
             return None
-        return users.masked_fill(torch.rand(len(users)) < self._id_dropout, -1)
+        dropped = torch.rand(len(users), device=users.device) < self._id_dropout
+        return users.masked_fill(dropped, -1)
 
     def scoring_tower(self) -> UserTower:
         """The user tower in inference mode, holding the present item vectors."""
@@ -92,15 +99,29 @@ class Learner:
     """
 
     def __init__(
-        self, recipe: Recipe, data: TrainingData, *, seed: int, rank: int = 0, workers: int = 1
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        *,
+        seed: int,
+        rank: int = 0,
+        workers: int = 1,
+        device: torch.device = CPU,
     ) -> None:
+        """device: what the steps are computed on. Lists of items are ranked on the CPU."""
         self._recipe, self._data = recipe, data
         self._seed, self._rank, self._workers = seed, rank, workers
+        self._device = device
         torch.manual_seed(seed)
-        self._model = TwoTower(recipe, data)
-        self._average = copy.deepcopy(self._model)
+        self._model = TwoTower(recipe, data)  # drawn on the CPU: the same whatever the device
+        here = copy.deepcopy(self._model)
+        self._model.to(device)
+        self._average = copy.deepcopy(self._model) if device.type != "cpu" else here
+        self._here = here  # the average where lists are ranked; on a CPU the very same
         self._steps = 0
-        self._precision = torch.autocast("cpu", torch.bfloat16, enabled=_multiplies_bfloat16())
+        self._precision = torch.autocast(
+            device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)
+        )
         self._step: nn.Module = self._model
         if workers > 1:
             self._step = DistributedDataParallel(self._model, broadcast_buffers=False)
@@ -139,8 +160,10 @@ class Learner:
             rank=self._rank,
             workers=self._workers,
         ):
+            drawn = self._model.objective.draw(negatives)
+            sampled = None if drawn is None else drawn.to(self._device)
             with self._precision:
-                loss = self._step(batch, self._model.objective.draw(negatives))
+                loss = self._step(batch.to(self._device), sampled)
             self._optimiser.zero_grad()
             # Workers' gradients are averaged, and each holds a part of the sum.
             (loss * self._workers).backward()
@@ -182,7 +205,7 @@ class Learner:
 
     def load(self, directory: Path) -> list[dict[str, Any]]:
         """Take up what `save` wrote; returns its `epochs`."""
-        state = torch.load(directory / _STATE_FILE, weights_only=True)
+        state = _read_state(directory)
         self._model.load_state_dict(state["model"])
         self._average.load_state_dict(state["average"])
         self._steps = state["steps"]
@@ -192,7 +215,9 @@ class Learner:
 
     def tower(self) -> UserTower:
         """The averaged user tower with its item vectors, ready to `save` or to encode."""
-        return self._average.scoring_tower()
+        if self._here is not self._average:
+            self._here.load_state_dict(self._average.state_dict())
+        return self._here.scoring_tower()
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -205,9 +230,26 @@ class Learner:
     def _sum_over_workers(self, value: float) -> float:
         if self._workers == 1:
             return value
-        total = torch.tensor([value], dtype=torch.float64)
+        total = torch.tensor([value], dtype=torch.float64, device=self._device)
         distributed.all_reduce(total)
         return float(total)
+
+
+def epochs_saved(directory: Path) -> list[dict[str, Any]]:
+    """The `epochs` of what `save` wrote; BrokenState when it is not whole."""
+    epochs: list[dict[str, Any]] = _read_state(directory)["epochs"]
+    return epochs
+
+
+def _read_state(directory: Path) -> dict[str, Any]:
+    """What `save` wrote, on the CPU."""
+    try:
+        state: dict[str, Any] = torch.load(
+            directory / _STATE_FILE, weights_only=True, map_location=CPU
+        )
+    except (FileNotFoundError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise BrokenState(str(directory)) from error
+    return state
 
 
 def _user_tower(recipe: Recipe, n_users: int) -> UserTower:
@@ -230,7 +272,9 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for it; without them it would be far slower."""
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; without them it would be far slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))

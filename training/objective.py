@@ -5,33 +5,37 @@ Shape legend: T predicted positions, P targets of a position, I items, N given n
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.model.losses import bpr, full_softmax, mixed_contrastive, mse, sampled_softmax
 from training.recipe import Recipe
 
 
-class Objective:
-    """A loss over item vectors [I, D], chosen by the recipe."""
+class Objective(nn.Module):
+    """A loss over item vectors [I, D], chosen by the recipe. It learns nothing."""
 
     def __init__(self, recipe: Recipe, events: np.ndarray) -> None:
         """events: how often each item was met in training, int [I]."""
+        super().__init__()
         self._recipe = recipe
         known = np.flatnonzero(events) if recipe.unseen_by_features else np.arange(len(events))
         self._n_known = len(known)
-        self._known: Tensor | None = None
+        self._known: Tensor | None
+        self._place: Tensor
+        self._log_q: Tensor
+        self._keep("_known", None)
         if len(known) < len(events):
-            self._known = torch.from_numpy(known)
+            self._keep("_known", known)
             events = events[known]
             place = np.zeros(known.max(initial=0) + 1, np.int64)
             place[known] = np.arange(len(known))
-            self._place = torch.from_numpy(place)
+            self._keep("_place", place)
         power = recipe.sampling_power if recipe.loss == "sampled-softmax" else 1.0
         weight = events.astype(np.float64) ** power
         share = weight / max(weight.sum(), 1.0)
         self._cumulative = np.cumsum(share)
         with np.errstate(divide="ignore"):  # an item without events is never drawn
-            self._log_q = torch.from_numpy(np.log(share).astype(np.float32))
+            self._keep("_log_q", np.log(share).astype(np.float32))
 
     def draw(self, rng: np.random.Generator) -> Tensor | None:
         """A step's samples, int64 [M] of the items that the loss sees; None where it needs none."""
@@ -45,7 +49,7 @@ class Objective:
             return torch.from_numpy(np.minimum(drawn, self._n_known - 1))
         return torch.from_numpy(rng.integers(0, self._n_known, recipe.sampled_items))
 
-    def __call__(
+    def forward(
         self,
         users: Tensor,
         items: Tensor,
@@ -82,3 +86,8 @@ class Objective:
         if share < 1:
             loss = loss + (1 - share) * bpr(users, items, targets, weights, sampled)
         return loss
+
+    def _keep(self, name: str, values: np.ndarray | None) -> None:
+        """An attribute that goes to the device with the model and into no checkpoint."""
+        tensor = None if values is None else torch.from_numpy(values)
+        self.register_buffer(name, tensor, persistent=False)

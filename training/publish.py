@@ -112,6 +112,7 @@ def _contents(run: Path, record: Run, dataset: Dataset) -> Contents:
     return Contents(
         model_dir=run / MODEL,
         entity_name=dataset.entity,
+        entity_verb=dataset.verb,
         items=without_vectors(dataset.items),
         item_features=ranker_item_inputs(dataset, every),
         genres=genres,

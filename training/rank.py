@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from training.calibration import calibrated
+from training.checkpoints import Storage
 from training.data.dataset import Dataset
 from training.data.splits import TRAIN, VALIDATION, Split
 from training.evaluate import Known, Lists, fold_events, rank_catalogue
@@ -114,7 +115,7 @@ def fit_ranker(
     seed: int,
     *,
     workers: int = 1,
-    storage: Path | None = None,
+    storage: Storage | None = None,
 ) -> Ranker:
     """A ranker trained on the VALIDATION events of `users` (user_idx int [N]).
 
@@ -162,7 +163,7 @@ def candidate_groups(
 
 
 def cross_fit(
-    groups: Groups, recipe: Recipe, seed: int, *, workers: int = 1, storage: Path | None = None
+    groups: Groups, recipe: Recipe, seed: int, *, workers: int = 1, storage: Storage | None = None
 ) -> tuple[RankingModel, Quality]:
     """The recipe's model, fitted on all users with a hit, and its quality on unseen ones."""
     part = parts(groups, seed)

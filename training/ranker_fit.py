@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
 
+from training.checkpoints import Storage
 from training.deep_ranking import fit_deep
 from training.model.rankers import LightGBMRanker, RankingModel, XGBoostRanker
 from training.model.ranking import DEEP, RANKER_FEATURES, XGBOOST
@@ -44,12 +44,12 @@ class Groups:
 
 
 def fit_models(
-    sets: Sequence[Groups], recipe: Recipe, seed: int, *, workers: int, storage: Path | None
+    sets: Sequence[Groups], recipe: Recipe, seed: int, *, workers: int, storage: Storage | None
 ) -> list[RankingModel]:
     """A model of the recipe's kind for each set, fitted without the others.
 
-    workers, storage: of Ray Train, which fits the deep kinds; storage is a directory that all
-    workers see, None a temporary one of this machine. Trees are fitted here and now.
+    workers, storage: of Ray Train, which fits the deep kinds; storage None is a temporary
+    directory of this machine. Trees are fitted here and now.
     """
     if recipe.ranker in DEEP:
         lists = [(groups.rows, groups.hits) for groups in sets]

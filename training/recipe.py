@@ -124,10 +124,12 @@ class Recipe(BaseModel):
 
 
 def recipe_for(protocol: str) -> Recipe:
-    """The recipe for what a protocol asks: the very next event, or many events to come.
+    """The recipe for what a protocol asks: the very next event, events to come, or any events.
 
     Chosen on MovieLens-1M without its TEST events (docs/evaluation.md). The first one serves.
     """
     if protocol == "leave-one-out":
         return Recipe()
+    if protocol == "user-random":
+        return Recipe(targets_ahead=30, targets_decay=0.7, shuffled=True)
     return Recipe(targets_ahead=30, targets_decay=0.7)

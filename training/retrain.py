@@ -33,6 +33,7 @@ class Plan:
     raw: a MovieLens directory or a dataset.yaml, here or on S3, or None for a synthetic set of
         `users`, `items`, `events`.
     log: the service's event log, whose events are learnt from as well.
+    workers, min_workers, max_failures, checkpoints, gpu: as `marquee train` has them.
     max_drop: share of production's NDCG@10 that may be lost before the gate closes.
     """
 
@@ -41,10 +42,14 @@ class Plan:
     users: int
     items: int
     events: int
-    workers: int
+    workers: int | None
     epochs: int | None
     max_drop: float
     log: str | None = None
+    min_workers: int | None = None
+    max_failures: int = 3
+    checkpoints: str | None = None
+    gpu: bool | None = None
 
 
 def make_run(plan: Plan, report: Report) -> dict[str, Any]:
@@ -60,7 +65,15 @@ def make_run(plan: Plan, report: Report) -> dict[str, Any]:
         _prepare(plan, report)
         shutil.rmtree(run, ignore_errors=True)
     request = Request(
-        plan.work / "data", run, workers=plan.workers, epochs=plan.epochs, resume=resume
+        plan.work / "data",
+        run,
+        workers=plan.workers,
+        epochs=plan.epochs,
+        resume=resume,
+        min_workers=plan.min_workers,
+        max_failures=plan.max_failures,
+        checkpoints=plan.checkpoints,
+        gpu=plan.gpu,
     )
     report("Training")
     train(request, report)

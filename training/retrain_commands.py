@@ -10,6 +10,7 @@ from rich.console import Console
 
 from training.errors import UserError
 from training.publish_commands import AsJson, StoreUrl, reaching, register_in_mlflow
+from training.worker_options import Checkpoints, Gpu, MaxFailures, MinWorkers, WorkerCount
 
 console = Console(stderr=True)
 
@@ -53,7 +54,11 @@ def retrain(
     users: Annotated[int, typer.Option(help="Users of the synthetic set.")] = 2_000,
     items: Annotated[int, typer.Option(help="Items of the synthetic set.")] = 1_500,
     events: Annotated[int, typer.Option(help="Ratings of the synthetic set.")] = 150_000,
-    workers: Annotated[int, typer.Option(help="Ray Train workers.")] = 2,
+    workers: WorkerCount = None,
+    min_workers: MinWorkers = None,
+    max_failures: MaxFailures = 3,
+    checkpoints: Checkpoints = None,
+    gpu: Gpu = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the events, at most; by default the recipe's.")
     ] = None,
@@ -70,7 +75,21 @@ def retrain(
     from training.retrain import GateClosed, Plan, check_gate, make_run, production_manifest
     from training.store import Store
 
-    plan = Plan(work, raw, users, items, events, workers, epochs, max_drop, log)
+    plan = Plan(
+        work,
+        raw,
+        users,
+        items,
+        events,
+        workers,
+        epochs,
+        max_drop,
+        log,
+        min_workers,
+        max_failures,
+        checkpoints,
+        gpu,
+    )
     with reaching(store):
         target = Store.open(store)
         production = production_manifest(target)

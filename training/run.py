@@ -34,7 +34,11 @@ class Epoch(BaseModel):
 
 
 class Run(BaseModel):
-    """run.json. `data` is the absolute path of the prepared data, `fingerprint` its input's."""
+    """run.json. `data` is the absolute path of the prepared data, `fingerprint` its input's.
+
+    `checkpoints`: where Ray Train keeps them, if not in the run. `workers`, `gpu`: of the last
+    time that it was gone on with.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +51,9 @@ class Run(BaseModel):
     seed: int
     split_hash: str
     workers: int
+    gpu: bool = False
     recipe: Recipe
+    checkpoints: str | None = None
     mlflow_run_id: str | None = None
     epochs: list[Epoch] = []
     best_epoch: int | None = None

@@ -5,7 +5,7 @@ worker takes its share of every global batch.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,11 @@ class Batch:
     positions: int
     users: Tensor
     given: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on that device."""
+        names = ("history", "targets", "weights", "users", "given")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class Sequences:

@@ -1,7 +1,7 @@
 """Fits the towers on Ray Train workers. A checkpoint follows every epoch.
 
-A run that was killed goes on from its last whole epoch. All that is random is drawn from the seed,
-the epoch and the worker's rank, so it ends where it would have ended.
+A run that was killed goes on from its last whole checkpoint. All that is random is drawn from the
+seed, the epoch and the worker's rank, so it ends where it would have ended.
 """
 
 import os
@@ -18,19 +18,21 @@ import ray
 import torch
 from ray import train
 from ray.actor import ActorHandle
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from training.checkpoints import Storage
 from training.data.ray_session import ray_session
-from training.fit import Learner, TrainingData
+from training.fit import CPU, BrokenState, Learner, TrainingData, epochs_saved
 from training.model.two_tower import UserTower
 from training.run import Epoch, Run
+from training.workers import Workers
 
 OnEpoch = Callable[[Epoch], None]
+Report = Callable[[str], None]
 
 _RUN_NAME = "towers"  # resuming is starting again under the same name in the same storage
 _SELECTION = "ndcg"
 _POLL_S = 0.2
-_MOST_FAILURES = 3  # of workers, after which a training gives up
 
 
 @dataclass(frozen=True)
@@ -42,29 +44,77 @@ class Fitted:
     epochs: list[Epoch]
 
 
-def fit_towers(run: Run, data: TrainingData, storage: Path, on_epoch: OnEpoch) -> Fitted:
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that can be read, and the epochs up to it."""
+
+    checkpoint: train.Checkpoint
+    epochs: list[Epoch]
+
+
+def fit_towers(
+    run: Run,
+    data: TrainingData,
+    workers: Workers,
+    storage: Storage,
+    on_epoch: OnEpoch,
+    report: Report,
+) -> Fitted:
     """Train until the recipe's last epoch, or until `patience` epochs brought nothing better.
 
-    storage: absolute directory of the checkpoints; those of the same run are gone on with.
+    storage: of the checkpoints; those of the same run are gone on with.
     on_epoch: called after each epoch that runs now, from another thread.
+    report: told of checkpoints that were cut off.
     """
+    begun, broken = saved(storage)
+    if broken:
+        last = f"going on after epoch {len(begun[-1].epochs)}" if begun else "beginning again"
+        report(f"{storage.address}: {broken} was cut off, {last}")
     with ray_session(_bytes(data)) as cpus:
         log = ray.remote(num_cpus=0)(_EpochLog).remote()
+        config = {
+            "run": run,
+            "data": ray.put(data),
+            "log": log,
+            "gpu": workers.gpu,
+            "from": begun[-1].checkpoint if begun else None,
+        }
+        storage.forget(_RUN_NAME)
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"run": run, "data": ray.put(data), "log": log},
-            scaling_config=_scaling(run.workers, cpus),
-            run_config=_run_config(storage),
-            torch_config=TorchConfig(backend="gloo"),
+            train_loop_config=config,
+            scaling_config=workers.scaling(cpus),
+            run_config=_run_config(storage, workers.most_failures),
+            torch_config=TorchConfig(backend=workers.backend),
         )
         with _following(log, on_epoch):
-            result = trainer.fit()
-    assert result.checkpoint is not None and result.best_checkpoints is not None
-    best, _ = max(result.best_checkpoints, key=lambda kept: kept[1][_SELECTION])
+            trainer.fit()
+    whole, _ = saved(storage)
+    epochs = whole[-1].epochs
+    # Of epochs that were run again after a failure, the ones that led to the end.
+    kept = [some for some in whole if some.epochs == epochs[: len(some.epochs)]]
+    best = max(kept, key=lambda some: some.epochs[-1].ndcg)
     learner = Learner(run.recipe, data, seed=run.seed)
-    epochs = _load(learner, result.checkpoint)
-    best_epoch = _load(learner, best)[-1]
-    return Fitted(learner.tower(), best_epoch, epochs)
+    _load(learner, best.checkpoint)
+    return Fitted(learner.tower(), best.epochs[-1], epochs)
+
+
+def saved(storage: Storage) -> tuple[list[Saved], str | None]:
+    """The whole checkpoints of a run, of fewer epochs first, of as many the older first.
+
+    Also the name of the newest checkpoint of all, where that one cannot be read.
+    """
+    whole, broken = list[Saved](), None
+    for checkpoint in storage.checkpoints(_RUN_NAME):
+        try:
+            with checkpoint.as_directory() as directory:
+                epochs = [Epoch(**epoch) for epoch in epochs_saved(Path(directory))]
+        except BrokenState:
+            broken = Path(checkpoint.path).name
+        else:
+            whole.append(Saved(checkpoint, epochs))
+            broken = None
+    return sorted(whole, key=lambda some: len(some.epochs)), broken
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -74,14 +124,18 @@ def _work(config: dict[str, Any]) -> None:
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(max(cores // context.get_local_world_size(), 1))
     rank = context.get_world_rank()
+    device = get_device() if config["gpu"] else CPU
+    if config["gpu"] and device.type == "cpu":
+        raise RuntimeError("Ray gave this worker a GPU that its PyTorch cannot use")
     learner = Learner(
         run.recipe,
         ray.get(config["data"]),
         seed=run.seed,
         rank=rank,
         workers=context.get_world_size(),
+        device=device,
     )
-    checkpoint = train.get_checkpoint()
+    checkpoint = train.get_checkpoint() or config["from"]
     epochs = _load(learner, checkpoint) if checkpoint else []
     while not _done(epochs, run):
         started = time.monotonic()
@@ -119,18 +173,11 @@ def _done(epochs: list[Epoch], run: Run) -> bool:
     return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= run.recipe.patience
 
 
-def _scaling(workers: int, cpus: int) -> train.ScalingConfig:
-    """One CPU for each worker where there are enough; one is always left for Ray Data."""
-    share = min(1.0, (cpus - 1) / workers)
-    return train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": share})
-
-
-def _run_config(storage: Path) -> train.RunConfig:
-    return train.RunConfig(
-        name=_RUN_NAME,
-        storage_path=str(storage),
+def _run_config(storage: Storage, most_failures: int) -> train.RunConfig:
+    return storage.run_config(
+        _RUN_NAME,
         # A worker that is lost takes all down; they start again from the last epoch's checkpoint.
-        failure_config=train.FailureConfig(max_failures=_MOST_FAILURES),
+        failure_config=train.FailureConfig(max_failures=most_failures),
         checkpoint_config=train.CheckpointConfig(
             num_to_keep=1,  # the best; Ray keeps the latest besides
             checkpoint_score_attribute=_SELECTION,

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
 from training.baselines import Events
 from training.blend import Blend, blend_towers, choose_blend
+from training.checkpoints import Storage
 from training.data.dataset import Dataset, load
+from training.data.locations import S3
 from training.data.splits import TRAIN, VALIDATION, Split, split
 from training.errors import UserError
 from training.evaluate import Known, events_where, fold_events
@@ -25,23 +28,32 @@ from training.recipe_file import read_recipe
 from training.run import CHECKPOINTS, MODEL, RECORD, Epoch, Run
 from training.towers import fit_towers
 from training.tracking import TrackedRun, tracked_run
+from training.workers import Workers, choose_workers
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to train; None leaves a choice to the recipe, or to the run that is gone on with."""
+    """What to train; None leaves a choice to the recipe, or to the run that is gone on with.
 
-    data: Path
+    workers, min_workers, max_failures, gpu: as `choose_workers` has them. checkpoints: a directory
+    or s3:// address that all nodes reach; None is the run's own.
+    """
+
+    data: str | Path
     out: Path
-    workers: int = 2
+    workers: int | None = None
     protocol: str | None = None
     k_core: int | None = None
     seed: int | None = None
     epochs: int | None = None
     resume: bool = False
     recipe: Path | None = None
+    min_workers: int | None = None
+    max_failures: int = 3
+    checkpoints: str | None = None
+    gpu: bool | None = None
 
 
 def train(request: Request, report: Report) -> Run:
@@ -52,18 +64,24 @@ def train(request: Request, report: Report) -> Run:
     """
     _check(request)
     dataset = load(request.data)
-    run = _resumed(request, dataset) if request.resume else _new(request, dataset)
+    workers = choose_workers(
+        request.workers, request.min_workers, request.max_failures, request.gpu, report
+    )
+    run = _resumed(request, dataset) if request.resume else _new(request, dataset, workers)
     cut = run.split(dataset)
     if run.status == "finished":
         report(f"{request.out} is finished already, after {len(run.epochs)} epochs")
         return run
     started = time.monotonic()
+    storage = Storage.open(run.checkpoints or str((request.out / CHECKPOINTS).absolute()))
     tracked = tracked_run(request.out.name, run.mlflow_run_id)
-    run = run.updated(status="running", workers=request.workers, mlflow_run_id=tracked.run_id)
+    run = run.updated(
+        status="running", workers=workers.count, gpu=workers.gpu, mlflow_run_id=tracked.run_id
+    )
     try:
         run.write(request.out)
         tracked.log_params(_params(run))
-        run = _train(request.out, run, dataset, cut, tracked, report)
+        run = _train(_Work(request.out, workers, storage, tracked, report), run, dataset, cut)
     except BaseException:
         run.updated(status="failed").write(request.out)
         tracked.fail()
@@ -74,17 +92,20 @@ def train(request: Request, report: Report) -> Run:
 
 
 def _check(request: Request) -> None:
-    for name in ("workers", "epochs"):
+    for name in ("workers", "min_workers", "epochs"):
         value = getattr(request, name)
         if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: at least 1 is needed")
-    for name in ("k_core", "seed"):
+            raise UserError(f"--{name.replace('_', '-')} {value}: at least 1 is needed")
+    for name in ("k_core", "seed", "max_failures"):
         value = getattr(request, name)
         if value is not None and value < 0:
             raise UserError(f"--{name.replace('_', '-')} {value}: must not be negative")
+    place = request.checkpoints or ""
+    if "://" in place and not place.startswith(S3):
+        raise UserError(f"--checkpoints {place}: neither a directory nor s3://bucket/prefix")
 
 
-def _new(request: Request, dataset: Dataset) -> Run:
+def _new(request: Request, dataset: Dataset, workers: Workers) -> Run:
     """The record of a run that begins; every item is kept by default, because all are served."""
     if (request.out / RECORD).exists():
         raise UserError(f"{request.out} holds a run: add --resume to go on with it, or another out")
@@ -98,6 +119,7 @@ def _new(request: Request, dataset: Dataset) -> Run:
     if request.epochs is not None:
         recipe = recipe.model_copy(update={"epochs": request.epochs})
     k_core, seed = request.k_core or 0, request.seed or 0
+    place = _place(request)
     cut = split(dataset, protocol, k_core=k_core, seed=seed)
     try:
         request.out.mkdir(parents=True, exist_ok=True)
@@ -105,20 +127,25 @@ def _new(request: Request, dataset: Dataset) -> Run:
         raise UserError(f"cannot make {request.out} ({error.strerror}): choose another") from error
     return Run(
         status="running",
-        data=str(dataset.path.absolute()),
+        data=dataset.address,
         fingerprint=dataset.fingerprint,
         protocol=protocol,
         k_core=k_core,
         seed=seed,
         split_hash=cut.hash,
-        workers=request.workers,
+        workers=workers.count,
+        gpu=workers.gpu,
         recipe=recipe,
+        checkpoints=f"{place}/{request.out.name}-{uuid4().hex[:8]}" if place else None,
     )
 
 
 def _resumed(request: Request, dataset: Dataset) -> Run:
     """The record of the run to go on with; more epochs than it has open a finished run again."""
     run = Run.read(request.out)
+    place = _place(request)
+    if place is not None and place != (run.checkpoints or "").rpartition("/")[0]:
+        raise UserError(f"--checkpoints {place}: {request.out} has its own elsewhere, leave it out")
     if request.recipe is not None:
         raise UserError(f"--recipe {request.recipe}: {request.out} goes on with its own")
     for name in ("protocol", "k_core", "seed"):
@@ -132,13 +159,30 @@ def _resumed(request: Request, dataset: Dataset) -> Run:
         status = "running" if request.epochs > run.recipe.epochs else run.status
         recipe = run.recipe.model_copy(update={"epochs": request.epochs})
         run = run.updated(status=status, recipe=recipe)
-    return run.updated(data=str(dataset.path.absolute()))
+    return run.updated(data=dataset.address)
 
 
-def _train(
-    out: Path, run: Run, dataset: Dataset, cut: Split, tracked: TrackedRun, report: Report
-) -> Run:
+def _place(request: Request) -> str | None:
+    """Where --checkpoints says, absolute; each run has a directory of its own in it."""
+    if request.checkpoints is None or request.checkpoints.startswith(S3):
+        return request.checkpoints and request.checkpoints.rstrip("/")
+    return str(Path(request.checkpoints).absolute())
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Where a training happens and who is told of it."""
+
+    out: Path
+    workers: Workers
+    storage: Storage
+    tracked: TrackedRun
+    report: Report
+
+
+def _train(work: _Work, run: Run, dataset: Dataset, cut: Split) -> Run:
     """Towers, then ranker, then the model directory; returns the finished record."""
+    report = work.report
     users = divide_validation(cut, dataset.user, run.recipe, run.seed)
     choosing = np.isin(dataset.user, users.choosing)
     validation = events_where(dataset, (cut.fold == VALIDATION) & choosing)
@@ -146,10 +190,10 @@ def _train(
 
     def on_epoch(epoch: Epoch) -> None:
         report(_line(epoch, run.recipe.epochs))
-        tracked.log_epoch(epoch.epoch, {"loss": epoch.loss, "ndcg@10": epoch.ndcg})
+        work.tracked.log_epoch(epoch.epoch, {"loss": epoch.loss, "ndcg@10": epoch.ndcg})
 
     started = time.monotonic()
-    fitted = fit_towers(run, data, (out / CHECKPOINTS).absolute(), on_epoch)
+    fitted = fit_towers(run, data, work.workers, work.storage, on_epoch, report)
     towers_s = time.monotonic() - started
     report(f"best epoch {fitted.best.epoch}; blending")
     started = time.monotonic()
@@ -167,14 +211,14 @@ def _train(
         run.recipe,
         run.seed,
         workers=run.workers,
-        storage=(out / CHECKPOINTS).absolute(),
+        storage=work.storage,
     )
     ranker_s = time.monotonic() - started
     report(ranker.describe())
     if blend is not None:
         tower = _with_validation(fitted.tower, dataset, cut, blend, run.seed)
-    _write_model(out, tower, ranker)
-    tracked.finish({"best_ndcg@10": fitted.best.ndcg})
+    _write_model(work.out, tower, ranker)
+    work.tracked.finish({"best_ndcg@10": fitted.best.ndcg})
     return run.updated(
         status="finished",
         epochs=fitted.epochs,

@@ -72,7 +72,7 @@ class TuneRequest:
     at_once: trials that run at the same time, at most; None is as many as there are CPUs.
     """
 
-    data: Path
+    data: str | Path
     out: Path
     trials: int = 20
     protocol: str = "leave-one-out"

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def tune_command(
-    data: Annotated[Path, typer.Argument(help="What `marquee prepare` wrote.")],
+    data: Annotated[str, typer.Argument(help="What `marquee prepare` wrote, s3:// or local.")],
     out: Annotated[Path, typer.Option(metavar="OUT", help="Directory of the tuning.")],
     trials: Annotated[int, typer.Option(help="Trainings in all.")] = 20,
     protocol: Annotated[

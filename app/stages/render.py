@@ -25,7 +25,7 @@ class RenderStage:
         self._items = bundle.items
         self._id_field = bundle.manifest.entity.id_field
         self._shown: dict[int, dict[str, Any]] = {}
-        self._verb = "watched" if bundle.manifest.entity.name == "movie" else "liked"
+        self._verb = bundle.manifest.entity.verb
 
     def item(self, item: int) -> dict[str, Any]:
         """Id, title, genres, year and average rating (null where nobody rated it).

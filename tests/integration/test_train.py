@@ -11,6 +11,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+import boto3
 import numpy as np
 import psutil
 import pytest
@@ -60,16 +61,37 @@ def tracking(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(data, recipe, ray_local, tmp_path_factory):
-    """A finished run of two workers: its directory, its record and the lines it reported."""
+def bucket(s3_endpoint):
+    bucket = boto3.resource("s3").Bucket("models")
+    bucket.create()
+    return bucket
+
+
+@pytest.fixture(scope="module")
+def trained(data, recipe, ray_local, bucket, tmp_path_factory):
+    """A finished run of two workers: its directory, its record and the lines it reported.
+
+    Its checkpoints are on S3, as moto's server speaks it.
+    """
     out, lines = tmp_path_factory.mktemp("trained") / "run", []
-    request = Request(data=data, out=out, workers=2, epochs=EPOCHS, seed=3, recipe=recipe)
+    request = Request(
+        data=data,
+        out=out,
+        workers=2,
+        epochs=EPOCHS,
+        seed=3,
+        recipe=recipe,
+        checkpoints="s3://models/checkpoints/",
+    )
     return out, train(request, lines.append), lines
 
 
 @pytest.fixture(scope="module")
 def longer(data, trained, tmp_path_factory):
-    """The finished run, moved, gone on with by four workers of whom one is killed on the way."""
+    """The finished run, moved, gone on with by four workers of whom one is killed on the way.
+
+    Two would be enough to go on with, were there no room for another.
+    """
     out, killed = tmp_path_factory.mktemp("moved") / "run", []
     shutil.copytree(trained[0], out)
 
@@ -78,7 +100,10 @@ def longer(data, trained, tmp_path_factory):
             killed.append(train_workers()[-1])
             os.kill(killed[0], signal.SIGKILL)
 
-    run = train(Request(data=data, out=out, workers=4, epochs=LONGER, resume=True), report)
+    request = Request(
+        data=data, out=out, workers=4, min_workers=2, epochs=LONGER, resume=True, max_failures=1
+    )
+    run = train(request, report)
     assert killed
     return run
 
@@ -105,6 +130,15 @@ def test_a_finished_run_is_on_disk_as_it_was_returned(trained):
     assert run.epochs[run.best_epoch - 1].ndcg == max(epoch.ndcg for epoch in run.epochs)
     assert sum(line.startswith("epoch") for line in lines) == len(run.epochs)
     assert not list(out.glob(".*.new"))
+
+
+def test_checkpoints_are_kept_where_they_were_asked_for(trained, bucket):
+    out, run, _ = trained
+    assert run.checkpoints.startswith(f"s3://models/checkpoints/{out.name}-")
+    prefix = run.checkpoints.removeprefix("s3://models/")
+    names = [found.key.removeprefix(prefix) for found in bucket.objects.filter(Prefix=prefix)]
+    assert any(name.endswith("/learner.pt") for name in names)
+    assert not (out / "checkpoints").exists()
 
 
 def test_mlflow_holds_parameters_and_every_epoch(trained, tracking):
@@ -146,6 +180,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     # More epochs than it can get through before it is killed, however late that is.
     kill_after_a_checkpoint([*arguments, "--epochs", "400", "--recipe", str(recipe)], out)
     assert Run.read(out).status == "running" and not (out / "model").exists()
+    snapshot = out / CHECKPOINT_SNAPSHOT
+    snapshot.write_text(snapshot.read_text()[:40])  # as if it had come while Ray was writing it
     lines = []
     resumed = train(
         Request(data=data, out=out, workers=1, epochs=LONGER, resume=True), lines.append

@@ -16,6 +16,9 @@ HEALTHY = {
     'marquee_request_seconds_bucket{route="/recommend",le="+Inf"}': "0+6000x40",
     "marquee_batch_size_count": "0+600x40",
     'marquee_degraded_total{dependency="cache",error="TimeoutError"}': "0+1x40",
+    'marquee_breaker_state{dependency="cache",ip="10.0.0.1"}': "0x40",
+    'marquee_breaker_state{dependency="cache",ip="10.0.0.2"}': "0x10 2 0x30",
+    'marquee_requests_total{route="/users/{user_id}",status="200"}': "0+1x40",
     'marquee_cache_lookups_total{result="hit"}': "0+4000x40",
     'marquee_cache_lookups_total{result="miss"}': "0+2000x40",
     'marquee_model_version{version="1"}': "1x40",
@@ -38,6 +41,10 @@ TROUBLE = {
     "MarqueeDegraded": {'marquee_degraded_total{dependency="rank",error="x"}': "0+60x40"},
     "MarqueeRedisDown": {'marquee_degraded_total{dependency="user_state",error="x"}': "0+600x40"},
     "MarqueeQdrantDown": {'marquee_degraded_total{dependency="retrieve",error="x"}': "0+600x40"},
+    "MarqueeBreakerOpen": {'marquee_breaker_state{dependency="cache",ip="10.0.0.2"}': "2x40"},
+    "MarqueeErasureFailed": {
+        'marquee_requests_total{route="/users/{user_id}",status="503"}': "_x20 1x20"
+    },
     "MarqueeStoreNotReady": {
         'kube_statefulset_status_replicas_ready{statefulset="marquee-redis-state"}': "0x40"
     },

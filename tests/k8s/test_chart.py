@@ -7,9 +7,11 @@ import shutil
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from helm.generate import ROOT, chart_files, compose_rules, manifests
 from tests.scenarios import CHART, Rendered, quantity, values_of
+from training.cli import build_app
 
 _VOLUMES = {"name", "emptyDir", "persistentVolumeClaim", "configMap", "secret"}
 RESTRICTED_CAPABILITIES = {"drop": ["ALL"]}
@@ -37,7 +39,8 @@ def test_every_image_has_a_tag_that_is_not_latest(rendered):
 def test_every_container_has_requests_and_limits(rendered):
     for where, container in rendered.containers():
         for part in ("requests", "limits"):
-            assert set(container["resources"][part]) == {"cpu", "memory"}, where
+            asked = set(container["resources"][part]) - {"nvidia.com/gpu"}
+            assert asked == {"cpu", "memory"}, where
 
 
 def test_ray_containers_request_what_they_may_use(rendered):
@@ -202,22 +205,51 @@ def test_tiny_requests_less_than_two_cpus_and_eight_gibibytes(all_rendered):
     assert memory < 8 * 2**30
 
 
-def test_feedback_is_exported_and_learnt_from_where_it_was_put(all_rendered, render):
-    for scenario, log in (("production", "s3://models/marquee/log"), ("default", "/store/log")):
-        values = {} if scenario == "default" else values_of(scenario)
-        values = values | {"training": values.get("training", {}) | {"run": "now"}}
-        values["training"]["nightly"] = {"enabled": True}
-        made = Rendered(scenario, render(values))
-        export = ["marquee", "events", "export", "--log", log, "--keep-hours", "48"]
-        commands = {where: container for where, container in made.containers()}
-        for where in ("CronJob/marquee-events", "CronJob/marquee-nightly"):
-            container = commands[f"{where}/export-events"]
-            assert container["command"] == export
-            assert "REDIS_URL" in {variable["name"] for variable in container["env"]}
-        nightly = commands["CronJob/marquee-nightly/retrain"]["command"]
-        assert nightly[-2:] == ["--log", log]
-        assert made.one("RayJob")["spec"]["entrypoint"].endswith(f"--log {log}")
-    assert not [o for o in all_rendered["minimal"].of_kind("CronJob")], "it has no Redis for state"
+def test_an_erasure_reaches_the_log_that_feedback_is_exported_to(all_rendered):
+    for scenario, log in (
+        ("default", "/store/log"),
+        ("production", "s3://models/marquee/log"),
+        ("minimal", None),  # it has no feedback
+    ):
+        rendered = all_rendered[scenario]
+        workers = dict(rendered.containers())["RayService/workers/ray-worker"]
+        variables = {variable["name"]: variable.get("value") for variable in workers["env"]}
+        assert variables.get("MARQUEE_EVENT_LOG") == log
+        if log and log.startswith("/"):
+            (mount,) = [m for m in workers["volumeMounts"] if m["mountPath"] == "/store"]
+            assert not mount.get("readOnly")
+
+
+def test_the_smoke_test_gives_feedback_where_there_is_a_redis_for_it(all_rendered):
+    for scenario, rendered in all_rendered.items():
+        smoke = dict(rendered.containers())["Pod/marquee-smoke/smoke"]
+        assert ("--no-feedback" in smoke["command"]) == (scenario == "minimal")
+
+
+def test_every_command_of_a_pod_is_one_that_marquee_understands(rendered, monkeypatch):
+    commands = {
+        where: container.get("command", []) + container.get("args", [])
+        for where, container in rendered.containers()
+    }
+    for job in rendered.of_kind("RayJob"):
+        (retrain,) = re.findall(r"marquee retrain[^&]+", job["spec"]["entrypoint"])
+        commands["RayJob/entrypoint"] = retrain.split()
+    for _, container in rendered.containers():
+        for variable in container.get("env", []):
+            monkeypatch.setenv(variable["name"], variable.get("value", "from a Secret"))
+    commands = {where: words for where, words in commands.items() if "marquee" in words}
+    assert commands
+    for where, words in commands.items():
+        parsed(words[words.index("marquee") + 1 :], where)
+
+
+def parsed(words, where):
+    """The context of a command of `marquee`, which is not run; it raises what the command would."""
+    command, context = get_command(build_app()), None
+    while hasattr(command, "resolve_command"):
+        context = command.context_class(command, parent=context, info_name="marquee")
+        _, command, words = command.resolve_command(context, words)
+    return command.make_context(where, list(words), parent=context)
 
 
 def test_volumes_are_taken_over_by_root_only_where_asked(render):

@@ -71,6 +71,14 @@ def test_compose_images_have_tags_and_volumes_are_declared():
             assert source in compose["volumes"] or (ROOT / source).exists(), mount
 
 
+def test_compose_erases_from_the_log_that_it_exports_to():
+    services = yaml.safe_load(text("compose.yaml"))["services"]
+    export = services["events"]["command"]
+    log = export[export.index("--log") + 1]
+    assert services["api"]["environment"]["MARQUEE_EVENT_LOG"] == log
+    assert set(services["api"]["volumes"]) >= set(services["events"]["volumes"])
+
+
 def test_commands_in_deployment_files_are_commands_of_marquee():
     known = get_command(build_app()).commands
     files = ["compose.yaml", "render.yaml", "fly.toml", "ray_cluster.yaml", "Makefile"]

@@ -92,12 +92,50 @@ def test_the_cluster_file_is_valid_for_kuberay():
     jsonschema.Draft7Validator(schema).validate(made)
 
 
-def test_rules_that_kuberay_adds_to_its_schema_hold(all_rendered):
+def with_rules(schema, path=()):
+    """(path, rule) of each rule in CEL, which only the API server evaluates; []: of a list."""
+    found = [(path, rule["rule"]) for rule in schema.get("x-kubernetes-validations", [])]
+    for name, part in schema.get("properties", {}).items():
+        found += with_rules(part, (*path, name))
+    if isinstance(schema.get("items"), dict):
+        found += with_rules(schema["items"], (*path, "[]"))
+    return found
+
+
+def has(made, path):
+    """Whether an object has a field at that path."""
+    if not path:
+        return True
+    if path[0] == "[]":
+        return any(has(part, path[1:]) for part in made)
+    return path[0] in made and has(made[path[0]], path[1:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "ruled"),
+    [
+        ("RayService", {"managedBy", "backend"}),
+        ("RayJob", {"managedBy", "backend", "deletionStrategy", "condition"}),
+        ("RayCluster", {"managedBy", "backend"}),
+    ],
+)
+def test_no_object_has_a_field_that_kuberay_has_rules_for_in_cel(all_rendered, kind, ruled):
+    """managedBy and the backend of fault tolerance never change; deletion is by its older field."""
+    rules = with_rules(crd(kind))
+    assert {path[-1] for path, _ in rules} == ruled
+    made = [made for rendered in all_rendered.values() for made in rendered.of_kind(kind)]
+    if kind == "RayCluster":
+        made.append(yaml.safe_load((ROOT / "ray_cluster.yaml").read_text()))
+    assert made
+    for path, rule in rules:
+        assert not [found["metadata"]["name"] for found in made if has(found, path)], rule
+
+
+def test_rules_of_the_operator_beyond_its_schema_hold(all_rendered):
     for rendered in all_rendered.values():
         for made in rendered.of_kind("RayJob"):
             assert len(made["metadata"]["name"]) <= 47
-            # deletionRules exclude shutdownAfterJobFinishes; we use the latter.
-            assert not (made["spec"].get("deletionStrategy") and made["spec"]["backoffLimit"])
+            # The operator refuses it beside deletionRules, of which there are none.
             assert made["spec"]["shutdownAfterJobFinishes"] is True
         for made in rendered.of_kind("RayService"):
             assert len(made["metadata"]["name"]) <= 47
@@ -105,8 +143,6 @@ def test_rules_that_kuberay_adds_to_its_schema_hold(all_rendered):
             incremental = strategy["type"] == "NewClusterWithIncrementalUpgrade"
             assert ("clusterUpgradeOptions" in strategy) == incremental
             assert cluster["enableInTreeAutoscaling"] or not incremental
-            # CEL: the backend of fault tolerance is immutable, so it is never set.
-            assert "backend" not in cluster.get("gcsFaultToleranceOptions", {})
             # Two clusters of one service share the Redis during an upgrade.
             assert "externalStorageNamespace" not in cluster.get("gcsFaultToleranceOptions", {})
             assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
@@ -208,6 +244,9 @@ def test_every_setting_of_the_service_can_be_set_through_the_chart():
     named = {re.sub("([A-Z])", r"_\1", name).lower(): value for name, value in values.items()}
     assert not set(named) & set(SET_ELSEWHERE)
     assert set(named) | set(SET_ELSEWHERE) == set(Settings.model_fields)
+    # The code's defaults are those that were measured.
+    defaults = {name: Settings.model_fields[name].default for name in named}
+    assert {name for name in named if named[name] != defaults[name]} == {"cache_dir"}
 
 
 def test_settings_reach_the_service_as_they_were_written(render):

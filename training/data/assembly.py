@@ -1,5 +1,6 @@
 """The tables and figures of a prepared directory, put together from what the workers left."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from training.data.features import ITEM_FEATURES, ItemSums, UserSums, genre_matr
 from training.data.shards import REJECT_SCHEMA
 from training.data.sources import Source
 from training.data.splits import TEST_SHARE
-from training.data.state import STATE, add_item_sums, read_user_sums
+from training.data.state import STATE, add_item_sums, read_both_user_sums
 from training.errors import UserError
 
 FIRST_ROWS = 5  # of each reason, named when too many events are rejected
@@ -123,16 +124,28 @@ def count_reasons(rejects: pa.Table) -> dict[str, int]:
 
 def total_sums(staging: Path, n_users: int, n_items: int, n_genres: int) -> Sums:
     """The sums of all buckets, for each user_idx and item_idx."""
-    users = [UserSums.empty(n_users, n_genres) for _ in range(2)]
-    items = [ItemSums.empty(n_items) for _ in range(2)]
-    for held_out in (False, True):
-        for path in sorted((staging / STATE).glob("users-*.parquet")):
-            index, part = read_user_sums(path, held_out)
+    with ThreadPoolExecutor(2) as pool:  # Arrow reads and numpy adds without Python's lock
+        users = pool.submit(_total_user_sums, staging, n_users, n_genres)
+        items = pool.submit(_total_item_sums, staging, n_items)
+        users_before, users_after = users.result()
+        items_before, items_after = items.result()
+    return Sums(users_before, users_after, items_before, items_after)
+
+
+def _total_user_sums(staging: Path, n_users: int, n_genres: int) -> list[UserSums]:
+    sums = [UserSums.empty(n_users, n_genres) for _ in range(2)]
+    for path in (staging / STATE).glob("users-*.parquet"):
+        for total, (index, part) in zip(sums, read_both_user_sums(path), strict=True):
             for name in UserSums.__dataclass_fields__:
-                getattr(users[held_out], name)[index] = getattr(part, name)
-        for path in sorted((staging / STATE).glob("items-*.parquet")):
-            add_item_sums(items[held_out], path, held_out)
-    return Sums(users[False], users[True], items[False], items[True])
+                getattr(total, name)[index] = getattr(part, name)
+    return sums
+
+
+def _total_item_sums(staging: Path, n_items: int) -> list[ItemSums]:
+    sums = [ItemSums.empty(n_items) for _ in range(2)]
+    for path in sorted((staging / STATE).glob("items-*.parquet")):
+        add_item_sums(sums, path)
+    return sums
 
 
 def write_tables(
@@ -179,6 +192,7 @@ def statistics_of(
     return {
         "format": FORMAT,
         "entity": source.entity,
+        "verb": source.verb,
         "shape": source.shape,
         "counts": {
             "events": n_events,

@@ -23,8 +23,8 @@ PREPARE_HELP = """Check a table of events, order it by user, split it and write 
 
 INPUT is a directory with a MovieLens data set of any published shape, a dataset.yaml (or a
 directory that holds one), or csv or Parquet, gzipped or not, one file or a directory of them,
-whose columns --user and --item name. Paths may be s3:// addresses. Rejected rows are kept in
-rejects.parquet. --append adds new events to an OUT that was prepared before.
+whose columns --user and --item name. INPUT, OUT and all others may be s3:// addresses. Rejected
+rows are kept in rejects.parquet. --append adds new events to an OUT that was prepared before.
 
 Examples:
 
@@ -33,6 +33,7 @@ Examples:
 - `marquee prepare s3://logs/plays/ data/ --user listener --item song --items songs.parquet`
 - `marquee prepare --append monday.csv data/ --user listener --item song --time played_at`
 - `marquee prepare --append log/ data/`
+- `marquee prepare ml-latest-small s3://lake/data`
 """
 SYNTH_HELP = """Write a MovieLens-shaped data set with planted taste, or one of a given size.
 
@@ -138,7 +139,7 @@ def fetch(
 
 
 def report_on(
-    path: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared directory.")],
+    path: Annotated[str, typer.Argument(metavar="DATA", help="What `marquee prepare` wrote.")],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
 ) -> None:
     """Report on a prepared data set."""
@@ -186,18 +187,23 @@ def prepare(
     """Prepare a data set."""
     from training.data.event_log import leave_out
     from training.data.prepare import prepare as run
+    from training.data.remote import output
 
     path, out = _input_and_output(paths, events, append)
     columns = {"--user": user, "--item": item, "--rating": rating, "--time": time}
     options = {**columns, "--items": items, "--rating-range": rating_range}
-    with TemporaryDirectory(prefix="marquee-log-") as aside, _steps() as report:
-        source = _log_source(path, options, Path(aside), out if append else None)
+    with (
+        TemporaryDirectory(prefix="marquee-log-") as aside,
+        _steps() as report,
+        output(out, append=append is not None) as directory,
+    ):
+        source = _log_source(path, options, Path(aside), directory if append else None)
         if source is None:
             source = _source(path, options)
             source = leave_out(source, erasures) if erasures is not None else source
         statistics = run(
             source,
-            out,
+            directory,
             append=append is not None,
             text_features=text_features,
             max_rejects=max_rejects,
@@ -210,22 +216,20 @@ def prepare(
         Console().print(_statistics_table(out, statistics))
 
 
-def _input_and_output(paths: list[str], events: str | None, append: str | None) -> tuple[str, Path]:
+def _input_and_output(paths: list[str], events: str | None, append: str | None) -> tuple[str, str]:
     """What to read and where to write; --append and --events may stand for INPUT."""
-    from training.data.locations import S3, file_size, is_directory, join
+    from training.data.locations import file_size, is_directory, join
 
     out = paths[-1]
     named = [*paths[:-1], *([append] if append else []), *([events] if events else [])]
     if len(paths) > 2 or not named or len(named) > 2 or (append and len(named) > 1):
         raise UserError("name INPUT and OUT, such as `marquee prepare ml-latest-small data/`")
-    if out.startswith(S3):
-        raise UserError(f"{out} is on S3: OUT is a directory; copy it there when it is whole")
     path = named[-1]
     if len(named) == 2 and file_size(path) is None and not is_directory(path):
         path = join(named[0], path)  # --events names a file inside INPUT
     if file_size(path) is None and not is_directory(path):
         raise UserError(f"{path} does not exist: name a data set's directory or a file")
-    return path, Path(out)
+    return path, out
 
 
 def _log_source(
@@ -284,7 +288,7 @@ def _range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def _statistics_table(out: Path, statistics: dict[str, Any]) -> Table:
+def _statistics_table(out: str, statistics: dict[str, Any]) -> Table:
     table = Table(title=f"{out} ({statistics['shape']})", show_header=False)
     for name, count in statistics["counts"].items():
         table.add_row(name.replace("_", " "), f"{count:,}")

@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from training.data.remote import fetched, is_remote
 from training.errors import UserError
+from training.model.manifest import VERB
 
 FORMAT = 1
 """Version of the prepared directory's layout; `statistics.json` carries it."""
@@ -38,7 +40,7 @@ class Dataset:
     The events of user u are the rows ``offsets[u]:offsets[u + 1]``, oldest first.
     """
 
-    path: Path
+    path: str | Path  # a directory, or an s3:// address
     statistics: dict[str, Any]
     users: pa.Table  # U rows: user_id, then features over all events
     items: pa.Table  # I rows: item_id, title, genres, year, then features over all events
@@ -49,9 +51,19 @@ class Dataset:
     offsets: np.ndarray  # int64 [U + 1]
 
     @property
+    def address(self) -> str:
+        """Where it is, from whatever directory it is asked for."""
+        return str(self.path if is_remote(self.path) else Path(self.path).absolute())
+
+    @property
     def entity(self) -> str:
         """What an item is: "movie" for MovieLens, else "item"."""
         return str(self.statistics["entity"])
+
+    @property
+    def verb(self) -> str:
+        """What users have done with the items: "watched" for MovieLens, else "liked"."""
+        return str(self.statistics.get("verb", VERB))
 
     @property
     def fingerprint(self) -> str:
@@ -93,13 +105,17 @@ class Dataset:
 
 
 def load(path: str | Path) -> Dataset:
-    """Read a prepared directory; UserError when `path` is not one."""
-    path = Path(path)
-    statistics = read_statistics(path)
+    """Read a prepared directory, or an s3:// address of one; UserError when `path` is neither."""
+    with fetched(path) as directory:
+        return _load(path if is_remote(path) else directory, directory)
+
+
+def _load(path: str | Path, directory: Path) -> Dataset:
+    statistics = read_statistics(directory)
     try:
-        parts = _read_events(path / "events")
-        users = pq.read_table(path / "users.parquet")
-        items = pq.read_table(path / "items.parquet")
+        parts = _read_events(directory / "events")
+        users = pq.read_table(directory / "users.parquet")
+        items = pq.read_table(directory / "items.parquet")
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{path} is not whole ({_first_line(error)}): run `marquee prepare` again"

@@ -29,6 +29,7 @@ from training.data.locations import (
 )
 from training.data.sources import Source, generic
 from training.errors import UserError
+from training.model.manifest import VERB
 from training.model.user_features import POSITIVE_EVENTS, WITHDRAWN_BY
 
 NOTHING_READ = "0-0"
@@ -75,6 +76,7 @@ def log_source(address: str, aside: Path, *, into: Path | None = None) -> Source
         item="item_id",
         time="timestamp",
         entity=statistics.get("entity", "item"),
+        verb=statistics.get("verb", VERB),
     )
     newest = int(_numbers(entries["event_id"]).argmax())
     source = leave_out(source, address)

@@ -27,6 +27,7 @@ from training.data.locations import file_size, join, read_bytes
 from training.data.movielens import detect
 from training.data.sources import CatalogueFile, Source, generic
 from training.errors import UserError
+from training.model.manifest import VERB
 
 FILE_NAME = "dataset.yaml"
 
@@ -62,6 +63,7 @@ class _Items(_Part):
 
 class _Mapping(_Part):
     entity: str = Field("item", min_length=1)
+    verb: str = Field(VERB, min_length=1)
     events: _Events
     items: _Items | None = None
 
@@ -107,6 +109,7 @@ def read_mapping(path: str) -> Source:
         catalogue=_catalogue(path, mapping),
         rating_range=events.rating_range,
         entity=mapping.entity,
+        verb=mapping.verb,
     )
 
 

@@ -147,6 +147,7 @@ def _source(shape: str, events: EventFile, directory: str, catalogue: str) -> So
         events=(events,),
         catalogue=CatalogueFile(found, catalogue, COLUMNS.item) if found else None,
         rating_range=RATINGS,
+        verb="watched",
     )
 
 

@@ -95,16 +95,19 @@ def prepare(
         for folder in (*STAGED, STATE):
             (staging / folder).mkdir()
         chunks = plan_chunks(source.events, chunk_bytes)
-        catalogue, recategorised = _catalogue(source, previous, text_features, report)
         n_buckets = previous.n_buckets if previous else _n_buckets(source, events_per_bucket)
         limits = Limits(source.rating_range, int(time.time()))
         dealing = ChunkPlan(source, limits, n_buckets, staging)
         rows = [asdict(chunk) for chunk in chunks]
         report("Starting Ray and reading the first events")
         with ThreadPoolExecutor(1) as beside, HeadStart(deal_chunks, rows, dealing) as head_start:
-            with ray_session(OBJECT_STORE_BYTES, cpus):
+            described_items = beside.submit(_catalogue, source, previous, text_features)
+            with ray_session(OBJECT_STORE_BYTES, cpus, lean=True):
                 dealt = _deal(source, chunks, dealing, head_start, report)
                 check_rejects(dealt.rejects(staging), dealt.n_events, max_rejects)
+                if text_features and not described_items.done():
+                    report("Embedding texts of items")
+                catalogue, recategorised = described_items.result()
                 plan, items = _plan(source, dealt, catalogue, previous, staging, recategorised)
                 _make(plan, n_buckets, report)
                 rejects = dealt.rejects(staging)  # now with the repeats
@@ -114,24 +117,23 @@ def prepare(
                 report("Writing users, items and statistics")
                 # Beside the end of Ray's processes, which takes them a second or two.
                 described = beside.submit(_describe, source, plan, items, rejects, staging)
+            for folder in STAGED:
+                shutil.rmtree(staging / folder)
             statistics = described.result()
         statistics["layout"]["buckets"] = n_buckets
         statistics["erasures"] = source.erasures or (previous and previous.erasures)
         statistics["event_log"] = source.log_position or (previous and previous.log_position)
         statistics["fingerprint"] = _fingerprint(source, dealt, previous)
-        for folder in STAGED:
-            shutil.rmtree(staging / folder)
         (staging / MARKER).write_text(json.dumps(statistics, indent=2) + "\n", "utf-8")
     return statistics
 
 
 def _catalogue(
-    source: Source, previous: Previous | None, text_features: bool, report: Report
+    source: Source, previous: Previous | None, text_features: bool
 ) -> tuple[pa.Table | None, bool]:
     """What is known of the items, and whether that changes the past of one: see append.py."""
     catalogue = read_catalogue(source.catalogue) if source.catalogue else None
     if text_features:
-        report("Embedding texts of items")
         catalogue = _with_text(catalogue)
     return join_catalogues(previous, catalogue) if previous else (catalogue, False)
 

@@ -3,10 +3,12 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import ceil
 from pathlib import Path
 from typing import Any
+
+from training.data.lean_ray import lean_data, lean_start
 
 OBJECT_STORE_LEAST_BYTES = 256 * 2**20
 OBJECT_STORE_SHARE = 0.3  # of the machine's memory, at most
@@ -14,26 +16,33 @@ _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @contextmanager
-def ray_session(object_store_bytes: int, cpus: int | None = None) -> Iterator[int]:
+def ray_session(
+    object_store_bytes: int, cpus: int | None = None, *, lean: bool = False
+) -> Iterator[int]:
     """A Ray to run on; yields its number of CPUs.
 
     A Ray that runs in this process is used and left running. RAY_ADDRESS names a cluster to
     join (`ray job submit` sets it). Otherwise a local one is started and ended, with an object
-    store of about `object_store_bytes` and `cpus` CPUs, by default the machine's.
+    store of about `object_store_bytes` and `cpus` CPUs, by default the machine's. A `lean` one is
+    for Ray Data's tasks alone: see lean_ray.py.
     """
     # Without this, a local Ray turns on token authentication and leaves a token in the home.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
     started = not ray.is_initialized()
+    joins = bool(os.environ.get("RAY_ADDRESS"))
+    lean = lean and started and not joins
     if started:
-        ray.init(
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            **({} if os.environ.get("RAY_ADDRESS") else _local(object_store_bytes, cpus)),
-        )
+        with lean_start() if lean else nullcontext():
+            ray.init(
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                **({} if joins else _local(object_store_bytes, cpus)),
+            )
     try:
-        yield int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+        with lean_data() if lean else nullcontext():
+            yield int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     finally:
         if started:
             ray.shutdown()

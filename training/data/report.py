@@ -24,8 +24,8 @@ td, th { padding: .2rem .8rem .2rem 0; text-align: left; } td.number { text-alig
 """
 
 
-def write_report(path: Path, out: Path) -> int:
-    """Write the page on the prepared directory `path` to the file `out`; returns its bytes.
+def write_report(path: str | Path, out: Path) -> int:
+    """Write the page on the prepared data at `path` to the file `out`; returns its bytes.
 
     UserError when `path` is not prepared or `out` cannot be written.
     """
@@ -48,7 +48,7 @@ def write_page(page: str, out: Path) -> int:
 def render(seen: Exploration) -> str:
     """The whole page."""
     data = seen.data
-    title = f"{data.path.name}: {data.n_events:,} events"
+    title = f"{Path(data.path).name}: {data.n_events:,} events"
     plots = "\n".join(
         _plot(index, plot, seen) for index, plot in enumerate(PLOTS) if plot.applies(seen)
     )

@@ -20,6 +20,7 @@ from training.data.locations import (
     reason,
 )
 from training.errors import UserError
+from training.model.manifest import VERB
 
 DELIMITERS = ",\t;|"
 PARQUET_MAGIC = b"PAR1"
@@ -83,6 +84,7 @@ class Source:
     # Erased users and until when, unix seconds: what they did up to then is left out.
     erased: tuple[tuple[str, int], ...] = ()
     erasures: str | None = None  # the event id of the newest erasure that is respected
+    verb: str = VERB  # what a user has done with an item: "watched", "played", ...
 
     @property
     def has_time(self) -> bool:
@@ -99,6 +101,7 @@ def generic(
     catalogue: CatalogueFile | None = None,
     rating_range: tuple[float, float] | None = None,
     entity: str = "item",
+    verb: str = VERB,
 ) -> Source:
     """Any csv or Parquet file of events, plain or gzipped, or a directory of such files."""
     path = str(path)
@@ -119,7 +122,7 @@ def generic(
     if catalogue is not None and file_size(catalogue.path) is None:
         raise UserError(f"{catalogue.path} does not exist: --items names a csv or Parquet file")
     shape = "parquet" if files[0].delimiter is None else "csv"
-    return Source(shape, entity, files, catalogue, rating_range)
+    return Source(shape, entity, files, catalogue, rating_range, verb=verb)
 
 
 def event_file(path: str, columns: Columns) -> EventFile:

@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from training.data.features import ItemSums, UserSums
-from training.data.shards import write_table
 
 STATE = "state"
 
@@ -37,7 +36,7 @@ def write_user_sums(path: Path, users: np.ndarray, sums: list[UserSums]) -> None
         counts = pa.array(part.genre_counts.ravel())
         columns["genre_counts"] = pa.ListArray.from_arrays(ends, counts)
         tables.append(pa.table(columns))
-    write_table(pa.concat_tables(tables), path)
+    write_state(pa.concat_tables(tables), path)
 
 
 def write_item_sums(path: Path, sums: list[ItemSums]) -> None:
@@ -52,13 +51,21 @@ def write_item_sums(path: Path, sums: list[ItemSums]) -> None:
         for field in fields(ItemSums):
             columns[field.name] = pa.array(getattr(part, field.name)[present].astype(np.float64))
         tables.append(pa.table(columns))
-    write_table(pa.concat_tables(tables), path)
+    write_state(pa.concat_tables(tables), path)
 
 
 def read_user_sums(path: Path, held_out: bool) -> tuple[np.ndarray, UserSums]:
     """user_idx int32 [N], ascending, and the sums of those users that a bucket left behind."""
+    return read_both_user_sums(path)[held_out]
+
+
+def read_both_user_sums(path: Path) -> list[tuple[np.ndarray, UserSums]]:
+    """As `read_user_sums`, before the cut-off and of what is held out."""
     table = pq.read_table(path)
-    table = table.filter(pc.equal(table["held_out"], held_out)).combine_chunks()
+    return [_user_sums(part) for part in _sides(table)]
+
+
+def _user_sums(table: pa.Table) -> tuple[np.ndarray, UserSums]:
     users = table["user_idx"].to_numpy()
     columns = {field.name: table[field.name].to_numpy() for field in fields(UserSums)[:-1]}
     counts = table["genre_counts"].combine_chunks().flatten().to_numpy()
@@ -68,15 +75,24 @@ def read_user_sums(path: Path, held_out: bool) -> tuple[np.ndarray, UserSums]:
 
 def read_item_sums(path: Path, held_out: bool, n_items: int) -> ItemSums:
     """The sums of all items that a bucket left behind, [I]."""
-    sums = ItemSums.empty(n_items)
-    add_item_sums(sums, path, held_out)
-    return sums
+    sums = [ItemSums.empty(n_items), ItemSums.empty(n_items)]
+    add_item_sums(sums, path)
+    return sums[held_out]
 
 
-def add_item_sums(sums: ItemSums, path: Path, held_out: bool) -> None:
-    """Add what a bucket left behind to `sums`, in place."""
-    table = pq.read_table(path)
-    table = table.filter(pc.equal(table["held_out"], held_out))
-    index = table["item_idx"].to_numpy()  # each once
-    for field in fields(ItemSums):
-        getattr(sums, field.name)[index] += table[field.name].to_numpy()
+def add_item_sums(sums: list[ItemSums], path: Path) -> None:
+    """Add what a bucket left behind, before the cut-off and held out, to `sums`, in place."""
+    for side, table in zip(sums, _sides(pq.read_table(path)), strict=True):
+        index = table["item_idx"].to_numpy()  # each once
+        for field in fields(ItemSums):
+            getattr(side, field.name)[index] += table[field.name].to_numpy()
+
+
+def _sides(table: pa.Table) -> list[pa.Table]:
+    held_out = table["held_out"]
+    return [table.filter(side).combine_chunks() for side in (pc.invert(held_out), held_out)]
+
+
+def write_state(table: pa.Table, path: Path) -> None:
+    """Quick to write and to read again; nothing searches in it, so no statistics."""
+    pq.write_table(table, path, compression="lz4", use_dictionary=False, write_statistics=False)

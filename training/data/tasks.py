@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from training.data.memory import keep_freed_memory
 
-ROWS_PER_TASK = 5  # so that a task outlasts the tenths of a second that Ray Data takes over it
+ROWS_PER_TASK = 5  # at most: a task is to be done within seconds
+TASKS_PER_CPU = 8  # at least, so that in the end no CPU waits long for another one's last task
 
 Task = Callable[[pa.Table, Any], pa.Table]
 """Makes a table with a column `result` of pickled results of rows and a plan."""
@@ -42,8 +43,8 @@ def run_tasks(task: Task, rows: list[dict[str, int]], plan: Any) -> Iterator[Any
 
 
 def n_tasks(rows: int, cpus: int) -> int:
-    """Of ROWS_PER_TASK rows, or of fewer so that each CPU gets two tasks."""
-    return -(-rows // min(ROWS_PER_TASK, -(-rows // (2 * cpus))))
+    """Of ROWS_PER_TASK rows, or of fewer so that each CPU gets TASKS_PER_CPU."""
+    return -(-rows // min(ROWS_PER_TASK, -(-rows // (TASKS_PER_CPU * cpus))))
 
 
 class HeadStart:

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _CHUNK = 256  # positions scored at once: 256 x a few thousand items stay in the cache
+_GPU_CHUNK = 8_192  # a GPU has no use for small products
 
 
 def full_softmax(users: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -37,9 +38,10 @@ class _FullSoftmax(torch.autograd.Function):
         item_grad = torch.zeros_like(items, dtype=torch.float32)
         loss = item_grad.new_zeros(())
         items = items.to(users.dtype)
-        buffer = user_grad.new_empty(_CHUNK, len(items))  # written again and again: it stays warm
-        for start in range(0, len(users), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        chunk = _CHUNK if users.is_cpu else _GPU_CHUNK
+        buffer = user_grad.new_empty(chunk, len(items))  # written again and again: it stays warm
+        for start in range(0, len(users), chunk):
+            part = slice(start, start + chunk)
             target, weight = targets[part], weights[part]
             scores = buffer[: len(target)].copy_(users[part] @ items.T)
             highest = scores.amax(1, keepdim=True)

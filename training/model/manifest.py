@@ -21,10 +21,17 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+VERB = "liked"
+
+
 class Entity(_Record):
-    """What the catalogue holds; `id_field` is the item's key in requests and responses."""
+    """What the catalogue holds; `id_field` is the item's key in requests and responses.
+
+    verb: what users have done with the items, as in "Because you watched ...".
+    """
 
     name: str
+    verb: str = VERB
     id_field: Literal["movie_id", "item_id"]
     id_type: Literal["int", "str"]
 

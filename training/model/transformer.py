@@ -57,7 +57,7 @@ class TransformerTower(UserTower):
     def forward(self, history: Tensor, at: Tensor, users: Tensor | None = None) -> Tensor:
         """See UserTower.forward."""
         length = history.shape[1]
-        position = torch.arange(length)
+        position = torch.arange(length, device=history.device)
         state = self.dropout(history)
         for block in self.blocks:
             state = block(state, position)

@@ -139,7 +139,7 @@ class UserTower(nn.Module):
 
     def _causal_weights(self, length: int) -> Tensor:
         """Weights [S, L, L] of event u in the states after event t; zero where u > t."""
-        position = torch.arange(length)
+        position = torch.arange(length, device=self.log_half_life.device)
         age = position[:, None] - position[None, :]
         ages = age.clamp(min=0).flatten()
         lengths = (position + 1).repeat_interleave(length)

@@ -38,6 +38,16 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
+{{/* Of the pods that train: the build for GPUs where they have some. */}}
+{{- define "marquee.trainingImage" -}}
+{{- $gpu := .Values.training.gpu -}}
+{{- if and $gpu.count $gpu.imageTag -}}
+{{- printf "%s:%s" .Values.image.repository $gpu.imageTag -}}
+{{- else -}}
+{{- include "marquee.image" . -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "marquee.redisImage" -}}
 {{- with .Values.redis.image.repository -}}
 {{- printf "%s:%s" . (required "redis.image.tag is needed beside redis.image.repository" $.Values.redis.image.tag) -}}

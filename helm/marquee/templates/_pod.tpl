@@ -68,11 +68,38 @@ limits:
   memory: {{ .memory | quote }}
 {{- end -}}
 
+{{/* The same with the GPUs of training. Call with (list $ cpuAndMemory). */}}
+{{- define "marquee.gpuResources" -}}
+{{- $gpu := (index . 0).Values.training.gpu -}}
+{{- $resources := include "marquee.resources" (index . 1) | fromYaml -}}
+{{- range $part := tuple "requests" "limits" }}
+{{- $_ := set (index $resources $part) $gpu.resource (toString $gpu.count) }}
+{{- end }}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{/* Where pods with GPUs run. */}}
+{{- define "marquee.gpuPlace" -}}
+{{- with .Values.training.gpu -}}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/* Address and credentials of the bundle store. */}}
 {{- define "marquee.storeEnv" -}}
 - name: MARQUEE_STORE
   value: {{ .Values.store.url | default "/store" | quote }}
-{{- if .Values.store.url }}
+{{- if or .Values.store.url .Values.training.feedback.log }}
 - name: AWS_REGION
   value: {{ .Values.store.s3.region | quote }}
 {{- with .Values.store.s3.endpoint }}

@@ -7,7 +7,11 @@ application, the workers run it. */}}
 {{ include "marquee.storeEnv" . }}
 - name: MARQUEE_TOPOLOGY
   value: {{ .Values.serve.topology }}
-{{- range $name, $value := .Values.serve.settings }}
+{{- $settings := .Values.serve.settings }}
+{{- if not $settings.eventLog }}
+{{- $settings = merge (dict "eventLog" (include "marquee.feedbackLog" .)) $settings }}
+{{- end }}
+{{- range $name, $value := $settings }}
 {{- with include "marquee.plain" $value }}
 - name: MARQUEE_{{ snakecase $name | upper }}
   value: {{ . | quote }}

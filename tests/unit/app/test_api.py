@@ -323,6 +323,9 @@ async def test_a_deleted_user_gets_a_receipt_and_is_unknown(client, user):
     assert (await client.get(f"/users/{user}/history")).json()["history"] == []
     slate = (await client.post("/recommend", json={"user_id": user})).json()
     assert slate["strategy"] == "popular"
+    # As the alert MarqueeErasureFailed has it.
+    counted = 'marquee_requests_total{route="/users/{user_id}",status="200"} 1.0'
+    assert counted in (await client.get("/metrics")).text
 
 
 async def test_the_last_five_minutes_of_a_user_are_told(client, world, user):

@@ -44,8 +44,12 @@ def test_locusts_rows_become_figures_and_a_picture(tmp_path):
     timeline = [_second(first), _second(second)]
     assert timeline[0]["answered_per_s"] == 49.0
     assert timeline[1]["p99_ms"] is None
-    draw({"timeline": timeline, "scenario": "peak", "machine": {"cpus": 2}}, tmp_path / "run.svg")
+    figures = {"timeline": timeline, "scenario": "peak", "machine": {"cpus": 2}}
+    draw(figures, tmp_path / "run.svg")
     assert (tmp_path / "run.svg").read_text().startswith("<?xml")
+    cluster = [{"at_s": at, "replicas": {"Rank": 1 + at}, "nodes": 1} for at in (0, 1)]
+    draw(figures | {"cluster": cluster}, tmp_path / "cluster.svg")
+    assert "replicas, nodes" in (tmp_path / "cluster.svg").read_text()
 
 
 def test_failures_are_counted_by_what_they_say():

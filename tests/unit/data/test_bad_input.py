@@ -139,14 +139,16 @@ def test_a_file_that_finds_no_room_is_one_clear_line(tmp_path, prepare, room_byt
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("module", [shards, state])
-def test_a_full_disk_is_one_clear_line_wherever_it_fills(tmp_path, prepare, monkeypatch, module):
+@pytest.mark.parametrize(("module", "name"), [(shards, "write_table"), (state, "write_state")])
+def test_a_full_disk_is_one_clear_line_wherever_it_fills(
+    tmp_path, prepare, monkeypatch, module, name
+):
     source = _movielens(tmp_path / "raw", HEADER + "1,1,9,10\n" + "1,1,4,10\n" * 2)
 
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "write_table", full)
+    monkeypatch.setattr(module, name, full)
     full_disk = "cannot write in .*: No space left on device"
     with pytest.raises(UserError, match=full_disk):
         prepare(source, tmp_path / "data", max_rejects=0.9)

@@ -72,7 +72,7 @@ def prepared(path, position):
     path.mkdir()
     pq.write_table(pa.table({"user_id": pa.array([], pa.int64())}), path / "users.parquet")
     (path / "statistics.json").write_text(
-        f'{{"format": 1, "entity": "movie", "event_log": "{position}"}}'
+        f'{{"format": 1, "entity": "song", "verb": "played", "event_log": "{position}"}}'
     )
     return path
 
@@ -81,7 +81,7 @@ def test_only_what_came_after_the_data_is_added_and_nothing_is_nothing(tmp_path)
     address = log(tmp_path / "log", ("9-0", "1", "7", "click"), ("10-0", "1", "8", "click"))
     source = log_source(address, tmp_path, into=prepared(tmp_path / "older", "9-0"))
     assert pq.read_table(source.events[0].path)["item_id"].to_pylist() == [8]
-    assert source.entity == "movie"
+    assert (source.entity, source.verb) == ("song", "played")
     assert log_source(address, tmp_path, into=prepared(tmp_path / "newer", "10-0")) is None
 
 

@@ -49,6 +49,7 @@ def test_every_movielens_shape_gives_the_same_events(tmp_path, write, shape):
     write(tmp_path)
     source = detect(tmp_path)
     assert (source.shape, source.entity, source.rating_range) == (shape, "movie", (0.5, 5.0))
+    assert source.verb == "watched"
     assert _events(source) == ROWS
 
 
@@ -87,7 +88,7 @@ def test_generic_text_is_read_with_its_own_delimiter_and_columns(tmp_path, delim
     (tmp_path / "plays").write_text("\n".join(map(delimiter.join, lines)))
     source = generic(tmp_path / "plays", user="who", item="song", time="when")
     assert _events(source) == [("u1", "s1", None, 5), ("u1", "s2", None, 6)]
-    assert source.entity == "item"
+    assert (source.entity, source.verb) == ("item", "liked")
 
 
 def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):

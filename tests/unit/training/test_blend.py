@@ -32,16 +32,28 @@ def as_ranked(scores):
     return scores - scores.mean(axis=1, keepdims=True)
 
 
-def test_the_linear_tower_of_full_rank_is_the_weighted_ridge_regression():
-    fitted = events([0, 0, 1, 1, 1, 2, 3, 3], [0, 1, 1, 2, 3, 2, 0, 3])
+@pytest.mark.parametrize("times", [None, list(range(8))])
+def test_the_linear_tower_of_full_rank_is_the_weighted_ridge_regression(times):
+    fitted = events([0, 0, 1, 1, 1, 2, 3, 3], [0, 1, 1, 2, 3, 2, 0, 3], times)
     met = fitted.matrix().toarray().astype(float)
-    user_weight, item_scale = met.sum(1) ** -0.5, met.sum(0) ** -0.2
-    scaled = met * item_scale
-    moments = scaled.T @ (user_weight[:, None] * scaled)
-    ridge = RIDGE * np.trace(moments) / met.sum()
-    precision = np.linalg.inv(moments + np.diag(0.1 * np.diag(moments)) + ridge * np.eye(4))
-    weights = np.eye(4) - precision / np.diag(precision)
-    expected = met * item_scale @ weights / item_scale
+    user_weight, item_scale = met.sum(1) ** -0.7, met.sum(0) ** -0.25
+    moments = met.T @ (user_weight[:, None] * met)
+
+    def regression(moments, ridge):
+        moments = moments * item_scale[:, None] * item_scale
+        ridge = ridge * np.trace(moments) / met.sum()
+        precision = np.linalg.inv(moments + np.diag(0.3 * np.diag(moments)) + ridge * np.eye(4))
+        weights = np.eye(4) - precision / np.diag(precision)
+        return item_scale[:, None] * weights / item_scale
+
+    weights = regression(moments, RIDGE)
+    if times is not None:  # pairs one place apart count exp(-1/20), two places exp(-2/20)
+        near = np.diag(np.diag(moments))
+        pairs = [(0, 0, 1, 1), (1, 1, 2, 1), (1, 2, 3, 1), (1, 1, 3, 2), (3, 0, 3, 1)]
+        for user, one, other, apart in pairs:
+            near[[one, other], [other, one]] += user_weight[user] * np.exp(-apart / 20)
+        weights += 0.5 * regression(near, 200)
+    expected = met @ weights
     # The regression of rank 3 is its projection on the leading directions of all scores.
     weighted = expected * np.sqrt(user_weight)[:, None]
     _, _, directions = np.linalg.svd(weighted, full_matrices=False)

@@ -59,6 +59,13 @@ def run_dir(tmp_path, data_dir):
         split_hash=split(random_dataset(), "user-temporal", seed=3).hash,
         workers=1,
         recipe=Recipe(candidates=100),
+        ranker={
+            "kind": "lambdamart",
+            "users": 1200,
+            "ndcg@10_gain": {"value": 0.004, "low": 0.001, "high": 0.007},
+            "auc": 0.71,
+            "log_loss": 0.0512,
+        },
     ).write(root)
     return root
 
@@ -89,6 +96,8 @@ def test_a_runs_models_are_judged_beside_the_baselines_and_the_run_keeps_the_res
     assert "newness" in {part["by"] for part in document["slices"]["two-tower"]}
     text = page.read_text()
     assert text.count("<svg") >= 7 and document["split_hash"] in text
+    assert document["ranker"]["auc"] == 0.71
+    assert "+0.0040 (+0.0010 to +0.0070), AUC 0.7100, log loss 0.05120" in text
     assert not re.findall(r"""(?:src|href)=["']http""", text)
     assert document["protocol"] == "user-temporal"
     assert json.loads((run_dir / "evaluation.json").read_text()) == document
@@ -125,7 +134,8 @@ def test_an_unfinished_run_is_refused_with_how_to_finish_it(run_dir):
     refused("--resume", run_dir)
 
 
-def test_bad_input_is_refused_in_one_line(data_dir, tmp_path):
+def test_bad_input_is_refused_in_one_line(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("MARQUEE_RECTOOLS", str(tmp_path / "none"))
     refused("not a prepared data set", tmp_path / "nothing")
     refused("unknown protocol", data_dir, "--protocol", "random")
     refused("unknown model 'itemknn'", data_dir, "--models", "ease,itemknn")

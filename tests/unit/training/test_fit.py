@@ -3,7 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
+from training import fit
 from training.baselines import Events
 from training.fit import Learner, TrainingData
 from training.recipe import Recipe
@@ -137,6 +139,67 @@ def test_an_interrupted_learner_ends_where_the_other_does(tmp_path):
     np.testing.assert_array_equal(
         whole.tower().encode_ragged(*history), second.tower().encode_ragged(*history)
     )
+
+
+class EverythingSaysWhere(TorchFunctionMode):
+    """Fails where a tensor is made without naming its device: on a GPU it would be elsewhere."""
+
+    MAKERS = (torch.arange, torch.rand, torch.randn, torch.zeros, torch.ones, torch.empty)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        assert function not in self.MAKERS or "device" in kwargs, function
+        assert function is not torch.from_numpy, "what is there comes with the batch or the model"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"full_softmax_items": 10},
+        {"loss": "sampled-softmax"},
+        {"loss": "mixed", "unseen_by_features": True},
+        {"loss": "mse+bpr"},
+        {"encoder": "transformer", "user_ids": True},
+    ],
+    ids=str,
+)
+def test_all_that_a_step_computes_with_is_on_the_models_device(choice):
+    data = planted(n_users=20)
+    learner = Learner(Recipe(**(RECIPE.model_dump() | choice)), data, seed=0)
+    model = learner._model
+    held = {*model.parameters(), *model.buffers()}
+    for module in model.modules():
+        loose = [value for value in vars(module).values() if isinstance(value, torch.Tensor)]
+        assert held.issuperset(loose)  # what `.to` would leave behind
+    batch = next(learner._sequences.batches(batch_positions=200, seed=0, epoch=0))
+    sampled = model.objective.draw(np.random.default_rng(0))
+    with EverythingSaysWhere():
+        model(batch, sampled).backward()
+
+
+def test_a_batch_moves_whole():
+    learner = Learner(RECIPE, planted(n_users=5), seed=0)
+    batch = next(learner._sequences.batches(batch_positions=200, seed=0, epoch=0))
+    moved = [value for value in vars(batch.to(torch.device("meta"))).values()]
+    assert [value.device.type for value in moved if isinstance(value, torch.Tensor)] == ["meta"] * 5
+    assert batch.to(torch.device("cpu")).history is batch.history
+
+
+def test_on_another_device_the_steps_are_there_and_lists_are_ranked_here(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "autocast", lambda *where, enabled: asked.append((*where, enabled)))
+    monkeypatch.setattr(fit, "multiplies_bfloat16", lambda device: device.type == "meta")
+    learner = Learner(RECIPE, planted(n_users=5), seed=0, device=torch.device("meta"))
+    assert asked == [("meta", torch.bfloat16, True)]
+    for model, device in ((learner._model, "meta"), (learner._average, "meta")):
+        assert {tensor.device.type for tensor in model.state_dict().values()} == {device}
+    optimised = learner._optimiser.param_groups[0]["params"]
+    assert {parameter.device.type for parameter in optimised} == {"meta"}
+    average = Learner(RECIPE, planted(n_users=5), seed=1)._model  # stands for one that was moved
+    learner._average = average
+    expected = average.item_tower.eval()()
+    assert torch.equal(learner.tower().item_vectors, expected)
 
 
 def test_two_workers_gradients_add_up_to_those_of_one():

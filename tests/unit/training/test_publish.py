@@ -80,6 +80,7 @@ def test_a_bundle_holds_all_events_and_their_features(tmp_path, has_time, id_typ
     every = np.ones(dataset.n_events, dtype=bool)
     assert published.manifest == bundle.manifest
     assert bundle.manifest.entity.id_type == id_type
+    assert bundle.manifest.entity.verb == dataset.verb
     assert bundle.items.ids == dataset.item_ids.tolist()
     for row, user_id in enumerate(dataset.user_ids.tolist()):
         assert bundle.user_row(user_id) == row

@@ -23,7 +23,18 @@ def tiny(tmp_path):
 
 @pytest.mark.parametrize(
     "field, value",
-    [("epochs", 0), ("epochs", -3), ("workers", 0), ("workers", -1), ("k_core", -1), ("seed", -1)],
+    [
+        ("epochs", 0),
+        ("epochs", -3),
+        ("workers", 0),
+        ("workers", -1),
+        ("k_core", -1),
+        ("seed", -1),
+        ("min_workers", 0),
+        ("min_workers", 3),
+        ("max_failures", -1),
+        ("checkpoints", "gs://bucket/a"),
+    ],
 )
 def test_a_number_that_makes_no_sense_is_refused_by_name(tiny, field, value):
     with pytest.raises(UserError, match=f"--{field.replace('_', '-')} {value}"):
@@ -77,6 +88,17 @@ def test_resuming_under_other_settings_is_refused(tiny, field, value):
     request = Request(data=tiny / "data", out=tiny / "run", resume=True, **{field: value})
     with pytest.raises(UserError, match="was begun with"):
         train(request, report=lambda line: None)
+
+
+def test_a_run_goes_on_where_its_checkpoints_are(tiny):
+    def resume(place):
+        request = Request(tiny / "data", tiny / "run", resume=True, checkpoints=str(place))
+        return train(request, report=lambda line: None)
+
+    with pytest.raises(UserError, match="has its own elsewhere"):
+        resume(tiny / "elsewhere")
+    Run.read(tiny / "run").updated(checkpoints="s3://bucket/a/run-1").write(tiny / "run")
+    assert resume("s3://bucket/a/").checkpoints == "s3://bucket/a/run-1"
 
 
 def test_resuming_on_other_data_is_refused(tiny):

@@ -34,6 +34,20 @@ groups:
         labels: {severity: critical}
         annotations:
           summary: The vector index does not answer; slates are those of popularity.
+      - alert: MarqueeBreakerOpen
+        expr: max by (dependency) (min_over_time(marquee_breaker_state[2m])) > 0 and on () sum(rate(marquee_requests_total[2m])) > 0
+        for: 1m
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "A replica has not reached {{ $labels.dependency }} for 3 minutes." | quote }}
+      - alert: MarqueeErasureFailed
+        {{- $failed := `marquee_requests_total{route="/users/{user_id}",status=~"5.."}` }}
+        {{- /* A series begins with its first failure, from which increase() knows nothing of it. */}}
+        expr: (sum({{ $failed }} unless {{ $failed }} offset 1h) or vector(0)) + (sum(increase({{ $failed }}[1h])) or vector(0)) > 0
+        for: 1m
+        labels: {severity: critical}
+        annotations:
+          summary: The erasure of a user was not finished.
       - alert: MarqueeStoreNotReady
         expr: kube_statefulset_status_replicas_ready{statefulset=~"{{ include "marquee.fullname" . }}-(redis-.+|qdrant)"} < kube_statefulset_replicas
         for: 5m

@@ -12,10 +12,25 @@
 {{- toJson $words -}}
 {{- end -}}
 
+{{/* More words of a training that may have GPUs, as a list. */}}
+{{- define "marquee.gpuWords" -}}
+{{- ternary (list "--gpu") list (gt (int .Values.training.gpu.count) 0) | toJson -}}
+{{- end -}}
+
+{{/* Whether there is a Redis for users' state. */}}
+{{- define "marquee.hasState" -}}
+{{- $state := .Values.redis.state -}}
+{{- if or $state.enabled $state.externalUrl $state.existingSecret }}yes{{ end -}}
+{{- end -}}
+
+{{/* Whether a training that may follow another loads the online feature store. */}}
+{{- define "marquee.materializes" -}}
+{{- if and .Values.training.materialize (include "marquee.hasState" .) }}yes{{ end -}}
+{{- end -}}
+
 {{/* Where feedback lands for the next training; nothing where there is none. */}}
 {{- define "marquee.feedbackLog" -}}
-{{- $state := .Values.redis.state -}}
-{{- if and .Values.training.feedback.enabled (or $state.enabled $state.externalUrl $state.existingSecret) -}}
+{{- if and .Values.training.feedback.enabled (include "marquee.hasState" .) -}}
 {{- .Values.training.feedback.log | default (printf "%s/log" (.Values.store.url | default "/store" | trimSuffix "/")) -}}
 {{- end -}}
 {{- end -}}
@@ -59,9 +74,10 @@
 
 {{/* A pod that trains by itself on a Ray of its own.
 Call with (dict "root" $ "component" ... "extra" (list of words) "resources" yaml
-"learnsFeedback" bool). */}}
+"image" ... "learnsFeedback" bool "materialize" bool "gpu" bool). */}}
 {{- define "marquee.trainingPod" -}}
 {{- $ := .root -}}
+{{- $words := concat (include "marquee.retrain" $ | fromJsonArray) (list "--work" "/tmp/work") .extra -}}
 metadata:
   labels:
     {{- include "marquee.selectorLabels" (list $ .component) | nindent 4 }}
@@ -73,6 +89,9 @@ spec:
   {{- include "marquee.pullSecrets" $ | nindent 2 }}
   securityContext:
     {{- include "marquee.podSecurity" $ | nindent 4 }}
+  {{- if .gpu }}
+  {{- include "marquee.gpuPlace" $ | nindent 2 }}
+  {{- end }}
   {{- $takeStore := and $.Values.security.takeVolumes (not $.Values.store.url) }}
   {{- $export := and .learnsFeedback (include "marquee.feedbackLog" $) }}
   {{- if or $takeStore $export $.Values.mlflow.enabled }}
@@ -99,17 +118,31 @@ spec:
     {{- include "marquee.exportContainer" $ | nindent 4 }}
     {{- end }}
   {{- end }}
+  {{- if $export }}{{ $words = concat $words (list "--log" (include "marquee.feedbackLog" $)) }}{{ end }}
   containers:
     - name: retrain
-      image: {{ include "marquee.image" $ }}
+      image: {{ .image }}
       imagePullPolicy: {{ $.Values.image.pullPolicy }}
-      command: {{ concat (include "marquee.retrain" $ | fromJsonArray) (list "--work" "/tmp/work") .extra (ternary (list "--log" (include "marquee.feedbackLog" $)) list (not (empty $export))) | toJson }}
+      {{- if .materialize }}
+      # Exit status 4: the new version answers, but the feature store is the old one.
+      command:
+        - bash
+        - -c
+        - '"$@" || exit; marquee features materialize /tmp/work/data || exit 4'
+        - retrain
+      args: {{ toJson $words }}
+      {{- else }}
+      command: {{ toJson $words }}
+      {{- end }}
       env:
         - {name: HOME, value: /tmp}
         # A Ray of this pod alone.
         - {name: RAY_AUTH_MODE, value: disabled}
         {{- include "marquee.storeEnv" $ | nindent 8 }}
         {{- include "marquee.mlflowEnv" $ | nindent 8 }}
+        {{- if .materialize }}
+        {{- include "marquee.stateEnv" $ | nindent 8 }}
+        {{- end }}
       resources:
         {{- .resources | nindent 8 }}
       securityContext:
