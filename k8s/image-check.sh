@@ -122,7 +122,6 @@ serve() {
     --mount type=tmpfs,src=tmpfs,dst=/tmp,options=mode=1777 \
     --mount type=tmpfs,src=tmpfs,dst=/dev/shm,options=mode=1777:size=512m \
     --env MARQUEE_STORE=/tmp/store --env RAY_AUTH_MODE=disabled --env HOME=/tmp \
-    --env RAY_SERVE_HAPROXY_MAXCONN=256 `# ctr allows 1,024 file descriptors` \
     --env MLFLOW_TRACKING_URI=sqlite:////tmp/mlflow.db --cwd /app \
     --log-uri "file://$WORK/serve.log" "$IMAGE" check bash -c "$script"
   for _ in $(seq 600); do
