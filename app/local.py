@@ -172,7 +172,10 @@ class LocalService:
             # A request that a dying replica left unanswered goes to another one (ADR 27).
             "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
             # How often a replica is looked at: a dead one must not be missed for the default 5 s.
+            # One that cannot be reached is noticed by its requests; one that is late, as under a
+            # flood, is not dead before 3 s (ADR 36).
             "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "500ms",
+            "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "6",
             # Time for load balancers to notice that a replica leaves; here there is none.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             # Fixed by default, so that two services on a machine would fight over them.

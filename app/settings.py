@@ -97,7 +97,10 @@ class Settings(BaseSettings):
         description="Longest time to an answer, milliseconds; who would wait longer gets 429.",
     )
     max_ongoing_requests: int = Field(
-        5000, gt=0, description="Requests one ingress replica holds; those beyond it get 503."
+        5000,
+        gt=0,
+        description="Requests one ingress replica holds, where Serve counts them (ADR 35); those "
+        "beyond it get 503.",
     )
     replica_cpus: float = Field(
         0.1, ge=0, description="Ray CPUs reserved per replica; small on a laptop, 1 on a cluster."

@@ -20,9 +20,11 @@ _LOOK_EVERY_S = 1.0
 
 @dataclass
 class Outcome:
-    """What became of the requests; latencies in seconds, from when the request was due."""
+    """What became of the requests; latencies in seconds, from when the request was sent."""
 
     offered: int = 0
+    late_s: float = 0.0
+    """How far behind its rate this client fell at worst: it shares cores with the service."""
     served_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
     """Of answers 429 that say when to ask again."""
@@ -64,45 +66,47 @@ class Flood:
                 look()
                 next_look_s += _LOOK_EVERY_S
             request = self._requests[outcome.offered % len(self._requests)]
+            sent_at = time.perf_counter()
+            outcome.late_s = max(outcome.late_s, sent_at - start - due_s)
             outcome.offered += 1
             self._in_flight += 1
-            if not self._send(request, start + due_s, outcome):
-                task = asyncio.create_task(self._connect(request, start + due_s, outcome))
+            if not self._send(request, sent_at, outcome):
+                task = asyncio.create_task(self._connect(request, sent_at, outcome))
                 connecting.add(task)
                 task.add_done_callback(connecting.discard)
         await self._drain()
         look()
         return outcome
 
-    def _send(self, request: bytes, due: float, outcome: Outcome) -> bool:
+    def _send(self, request: bytes, sent_at: float, outcome: Outcome) -> bool:
         """Whether there was an idle connection to send it on."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open:
-                self._send_on(connection, request, due, outcome)
+                self._send_on(connection, request, sent_at, outcome)
                 return True
         return False
 
     def _send_on(
-        self, connection: Connection, request: bytes, due: float, outcome: Outcome
+        self, connection: Connection, request: bytes, sent_at: float, outcome: Outcome
     ) -> None:
         def answered(now: float, problem: str | None) -> None:
             self._in_flight -= 1
-            outcome.note(now - due, problem)
+            outcome.note(now - sent_at, problem)
             self._idle.append(connection)
 
         connection.send(request, answered)
 
-    async def _connect(self, request: bytes, due: float, outcome: Outcome) -> None:
+    async def _connect(self, request: bytes, sent_at: float, outcome: Outcome) -> None:
         loop = asyncio.get_running_loop()
         try:
             _, connection = await loop.create_connection(lambda: Connection(b""), *self._address)
         except OSError as error:
             self._in_flight -= 1
-            outcome.note(time.perf_counter() - due, f"no connection: {error.strerror}")
+            outcome.note(time.perf_counter() - sent_at, f"no connection: {error.strerror}")
             return
         self._opened.append(connection)
-        self._send_on(connection, request, due, outcome)
+        self._send_on(connection, request, sent_at, outcome)
 
     async def _drain(self) -> None:
         give_up = time.perf_counter() + _DRAIN_S

@@ -37,6 +37,8 @@ class Overload:
 
     capacity_per_s: float
     offered_per_s: float
+    late_s: float
+    """How far behind ten times the capacity the client fell at worst."""
     served: int
     served_per_s: float
     refused: int
@@ -91,6 +93,7 @@ def _figures(
     return Overload(
         capacity_per_s=round(capacity_per_s, 1),
         offered_per_s=round(outcome.offered / took_s, 1),
+        late_s=round(outcome.late_s, 2),
         served=len(served),
         served_per_s=round(len(served) / took_s, 1),
         refused=len(refused),

@@ -29,6 +29,7 @@ OVERLOAD = "overload"
 NAMES = (*SCENARIOS, OVERLOAD)
 _USERS, _WRITERS = 60, 20
 _STREAM = "marquee:events"
+_HISTORY_TRIES = 5
 _TWO_NODES = (sys.executable, "-m", "bench.faults.two_nodes")
 
 Report = Callable[[str], None]
@@ -138,21 +139,33 @@ async def _lost(scene: Scene, log: Log) -> list[Answer]:
     entries: Any = await redis.xrange(_STREAM)
     await redis.aclose()
     streamed = {(fields[b"user_id"].decode(), fields[b"item_id"].decode()) for _, fields in entries}
-    histories: dict[Id, set[Id]] = {}
-    lost = []
+    acknowledged: dict[Id, list[Answer]] = {}
     for answer in log.feedback:
-        if answer.status != 200:
-            continue
-        if answer.user_id not in histories:
-            histories[answer.user_id] = await _history(scene, answer.user_id)
-        in_stream = (str(answer.user_id), str(answer.item_id)) in streamed
-        if not in_stream or answer.item_id not in histories[answer.user_id]:
-            lost.append(answer)
+        if answer.status == 200:
+            acknowledged.setdefault(answer.user_id, []).append(answer)
+    lost = []
+    for user, answers in acknowledged.items():
+        history = await _history(scene, user, {answer.item_id for answer in answers})
+        lost += [
+            answer
+            for answer in answers
+            if (str(user), str(answer.item_id)) not in streamed or answer.item_id not in history
+        ]
     return lost
 
 
-async def _history(scene: Scene, user: Id) -> set[Id]:
-    """The items of the user's feedback."""
+async def _history(scene: Scene, user: Id, expected: set[Id | None]) -> set[Id | None]:
+    """The items of the user's feedback. Where some are missing it is asked again for a while: the
+    service does without a state that is late, and says the bundle's part of the history."""
+    for _ in range(_HISTORY_TRIES):
+        found = await _told(scene, user)
+        if expected <= found:
+            break
+        await asyncio.sleep(1.0)
+    return found
+
+
+async def _told(scene: Scene, user: Id) -> set[Id | None]:
     url = f"{scene.served.url}/users/{user}/history?limit=1000"
     async with scene.session.get(url) as response:
         rows = (await response.json())["history"]

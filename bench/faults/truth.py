@@ -52,7 +52,9 @@ async def learn(
     for version in (OTHER, SOUND):
         store.promote(version)
         await answers(session, url, version)
-        slates[version] = {user: await _slate(session, url, user, id_field) for user in users}
+        slates[version] = {
+            user: await _slate(session, url, user, version, id_field) for user in users
+        }
     return Truth(slates, id_field)
 
 
@@ -69,15 +71,23 @@ async def answers(session: aiohttp.ClientSession, url: str, version: str) -> Non
 
 
 async def _slate(
-    session: aiohttp.ClientSession, url: str, user: Id, id_field: str
+    session: aiohttp.ClientSession, url: str, user: Id, version: str, id_field: str
 ) -> frozenset[Id]:
-    async with session.post(
-        f"{url}/recommend",
-        json={"user_id": user, "num_recommendations": LIMIT},
-        headers={"Cache-Control": "no-cache"},
-    ) as response:
-        body = await response.json()
-    return _items(body["recommendations"], id_field)
+    """The version's whole slate: another replica may still answer with the one before, and a
+    service that has just started may do without a part of it."""
+    deadline = time.monotonic() + _SWITCH_TIMEOUT_S
+    while True:
+        async with session.post(
+            f"{url}/recommend",
+            json={"user_id": user, "num_recommendations": LIMIT},
+            headers={"Cache-Control": "no-cache"},
+        ) as response:
+            body = await response.json()
+        if body.get("model_version") == version and not body["degraded"]:
+            return _items(body["recommendations"], id_field)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"version {version} gives no whole slate: {body}")
+        await asyncio.sleep(0.1)
 
 
 def _items(rows: Sequence[dict[str, Any]], id_field: str) -> frozenset[Id]:

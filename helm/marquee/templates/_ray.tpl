@@ -111,6 +111,8 @@ application, the workers run it. */}}
   value: "30"
 - name: RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER
   value: 500ms
+- name: RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL
+  value: "6"
 - name: RAY_SERVE_LOG_TO_STDERR
   value: "1"
 - name: RAY_LOG_TO_STDERR

@@ -1,6 +1,8 @@
 """The layer in front of Serve's own: a refusal costs as little as can be."""
 
+import re
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ from app.api.routes import build_api
 from app.errors import Overloaded
 from app.settings import Settings
 
+MANIFEST = Path(__file__).parents[3] / "k8s" / "serve-rayservice.yaml"
 UNWATCHED = (b"x-request-disconnect-disabled", b"?1")
 
 
@@ -100,3 +103,9 @@ async def test_a_process_that_serves_no_api_of_ours_is_left_as_it_is(served):
             assert (await client.post("/recommend", json={"user_id": 1})).status_code == 200
     assert len(layers.headers) == 2
     assert not any(UNWATCHED in headers for headers in layers.headers)
+
+
+def test_the_chart_whose_replicas_scale_by_serves_count_of_requests_leaves_it_its_layers():
+    named = set(re.findall(r"app\.api\.front:(\w+)", MANIFEST.read_text("utf-8")))
+    assert named == {front.before_serve.__name__}
+    assert f"app.api.front:{front.in_place_of_serve.__name__}" == front.IN_PLACE_OF_SERVE
