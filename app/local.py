@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import resource
 import signal
 import socket
 import tempfile
@@ -32,10 +33,23 @@ if TYPE_CHECKING:
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _READY_TIMEOUT_S = 90.0
+_MOST_CONNECTIONS = 4096
 
 
 class StartError(Exception):
     """The service cannot start; the message is one line and says what to do."""
+
+
+def haproxy_connections() -> int:
+    """How many HAProxy may be told to accept.
+
+    It takes two and a half file descriptors for each, and does not start where it may not have
+    them: a container is sometimes allowed 1,024.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return min(_MOST_CONNECTIONS, max(16, (most - 100) * 2 // 5))
 
 
 class LocalService:
@@ -165,6 +179,7 @@ class LocalService:
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IN_PLACE_OF_SERVE,
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(os.cpu_count() or 1),
+            "RAY_SERVE_HAPROXY_MAXCONN": str(haproxy_connections()),
             # 15 by default, beside which a stage could not yield to the ingress (ADR 36).
             "RAY_worker_niceness": "0",
             # A client that says nothing for so long is gone; the default is an hour.
@@ -179,6 +194,8 @@ class LocalService:
             # Time for load balancers to notice that a replica leaves; here there is none.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             # Fixed by default, so that two services on a machine would fight over them.
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(_free_port()),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),

@@ -77,7 +77,7 @@ def bench_prepare(
             shutil.rmtree(out, ignore_errors=True)
             fixed_s = _measure(engine, few, out, count, 1).get("seconds", 0.0)
             shutil.rmtree(out, ignore_errors=True)
-            return cell | _growth(cell, fixed_s, shape.events)
+            return cell | growth(cell, fixed_s, shape.events)
 
         for engine in engines:
             if importlib.util.find_spec(NEEDS[engine]) is None:
@@ -102,7 +102,7 @@ def bench_prepare(
     return figures
 
 
-def _growth(cell: dict[str, Any], fixed_s: float, events: int) -> dict[str, Any]:
+def growth(cell: dict[str, Any], fixed_s: float, events: int) -> dict[str, Any]:
     """What is fixed of a measured time, and how many events a second the rest of it takes."""
     beyond_s = cell.get("seconds", 0.0) - fixed_s
     if "error" in cell or beyond_s <= 0:  # so few events that their time is lost in the noise

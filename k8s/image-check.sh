@@ -126,6 +126,7 @@ serve() {
     --log-uri "file://$WORK/serve.log" "$IMAGE" check bash -c "$script"
   for _ in $(seq 600); do
     curl -fs -o /dev/null "http://127.0.0.1:$PORT/ready" && break
+    "${ctr[@]}" tasks list | grep -q "^check .*RUNNING" || break
     sleep 1
   done
   curl -fsS "http://127.0.0.1:$PORT/recommend" -d '{"user_id": 1, "num_recommendations": 3}' || {

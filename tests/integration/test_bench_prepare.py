@@ -19,7 +19,7 @@ def test_preparing_is_measured_beside_polars_in_one_document(tmp_path):
     figures = json.loads(result.stdout)
     assert figures["events"] == 10_002
     for engine in ("ray", "polars"):
-        for name in ("seconds", "cpu_s", "peak_mb", "events_per_s"):
+        for name in ("seconds", "fixed_s", "cpu_s", "peak_mb", "events_per_s"):
             assert figures[engine].get(name, 0) > 0, (name, figures[engine])
     assert set(figures["ratios"]) == {"polars"}
     assert list(figures["ray"]["stages_s"]) == ["starting", "reading", "ordering", "writing"]

@@ -34,7 +34,7 @@ from training.data.events import CHUNK_BYTES, Chunk, Limits, first_row, guess_ev
 from training.data.features import genre_matrix
 from training.data.locations import read_bytes
 from training.data.output import staged_directory
-from training.data.ray_session import ray_session
+from training.data.ray_session import ray_session, usable_cpus
 from training.data.shards import ChunkPlan, ChunkResult, deal_chunks
 from training.data.sources import Source
 from training.data.state import STATE
@@ -43,6 +43,7 @@ from training.errors import UserError
 
 EVENTS_PER_BUCKET = 1_000_000
 OBJECT_STORE_BYTES = 256 * 2**20  # results of tasks and the plan; events never pass through it
+HEAD_START_THREADS = 2  # Ray's start leaves about so much of two cores free
 CODE_VERSION = 2  # raise it when the same input would be prepared to something else
 MARKER = "statistics.json"
 STAGED = ("shards", "rejects")
@@ -100,7 +101,11 @@ def prepare(
         dealing = ChunkPlan(source, limits, n_buckets, staging)
         rows = [asdict(chunk) for chunk in chunks]
         report("Starting Ray and reading the first events")
-        with ThreadPoolExecutor(1) as beside, HeadStart(deal_chunks, rows, dealing) as head_start:
+        threads = min(cpus or usable_cpus(), HEAD_START_THREADS)
+        with (
+            ThreadPoolExecutor(1) as beside,
+            HeadStart(deal_chunks, rows, dealing, threads=threads) as head_start,
+        ):
             described_items = beside.submit(_catalogue, source, previous, text_features)
             with ray_session(OBJECT_STORE_BYTES, cpus, lean=True):
                 dealt = _deal(source, chunks, dealing, head_start, report)

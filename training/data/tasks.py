@@ -50,23 +50,25 @@ def n_tasks(rows: int, cpus: int) -> int:
 class HeadStart:
     """Runs `task` on one row after another in this process while Ray starts.
 
-    Ray takes some seconds for that, mostly waiting. In the block one thread takes rows from the
-    first on, until `leave_rest` gives what is left to someone else.
+    Ray takes some seconds for that, mostly waiting. In the block `threads` threads take rows from
+    the first on, until `leave_rest` gives what is left to someone else.
     """
 
-    def __init__(self, task: Task, rows: list[dict[str, int]], plan: Any) -> None:
+    def __init__(
+        self, task: Task, rows: list[dict[str, int]], plan: Any, *, threads: int = 1
+    ) -> None:
         self._task, self._rows, self._plan = task, rows, plan
         self._taken, self._end = 0, len(rows)
         self._lock = Lock()
-        self._thread = ThreadPoolExecutor(1)
+        self._n_threads, self._threads = threads, ThreadPoolExecutor(threads)
 
     def __enter__(self) -> "HeadStart":
-        self._results = self._thread.submit(self._run)
+        self._results = [self._threads.submit(self._run) for _ in range(self._n_threads)]
         return self
 
     def __exit__(self, *_: object) -> None:
         self.leave_rest()
-        self._thread.shutdown()
+        self._threads.shutdown()
 
     def leave_rest(self) -> list[dict[str, int]]:
         """The rows that it has not begun and from now on will not."""
@@ -76,7 +78,7 @@ class HeadStart:
 
     def results(self) -> list[Any]:
         """Those of the rows that it began, once all are done; raises what the task raised."""
-        return self._results.result()
+        return [found for results in self._results for found in results.result()]
 
     def _run(self) -> list[Any]:
         found: list[Any] = []

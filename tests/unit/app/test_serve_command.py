@@ -1,5 +1,6 @@
 """`marquee serve` that cannot start: one line that says what to do, and exit status 2."""
 
+import resource
 import shutil
 import socket
 
@@ -7,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from app import commands
+from app import commands, local
 from tests.bundles import tiny_bundle
 
 
@@ -75,3 +76,11 @@ def test_an_empty_store_says_how_to_fill_it(serve, tmp_path, free_tcp_port):
 
 def test_a_setting_that_is_none_is_named(serve, store):
     assert "topology" in serve(store, "--topology", "ring")
+
+
+@pytest.mark.parametrize("most", [256, 1024, 20_000, resource.RLIM_INFINITY])
+def test_haproxy_is_asked_for_no_more_than_there_are_file_descriptors_for(monkeypatch, most):
+    monkeypatch.setattr(local.resource, "getrlimit", lambda what: (most, most))
+    connections = local.haproxy_connections()
+    assert 0 < connections <= 4096
+    assert most == resource.RLIM_INFINITY or connections * 2.5 + 50 < most

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from bench.commands import prepare as bench_command
-from bench.prepare import bench_prepare
+from bench.prepare import bench_prepare, growth
 from bench.prepare_engines import with_polars
 from tests.chunks import prepare_inline
 from training.data import dataset
@@ -60,3 +60,10 @@ def test_an_unknown_engine_is_named(tmp_path):
         bench_prepare(
             "ml-1m", scale=1.0, engines=("dask",), cpus=(1,), folder=tmp_path, report=print
         )
+
+
+def test_what_is_fixed_is_not_counted_as_time_for_events():
+    grown = growth({"seconds": 12.0}, 2.0, 5_000_000)
+    assert grown == {"fixed_s": 2.0, "further_events_per_s": 500_000}
+    assert growth({"seconds": 2.0}, 2.1, 10)["further_events_per_s"] is None
+    assert growth({"error": "exit 1"}, 2.0, 10)["further_events_per_s"] is None

@@ -14,9 +14,10 @@ def _doubled(batch, plan):
     return pa.table({"result": [pickle.dumps(2 * n) for n in batch["n"].to_pylist()]})
 
 
-def test_a_head_start_does_all_rows_when_there_is_time():
-    with HeadStart(_doubled, ROWS, Event()) as head_start:
-        assert head_start.results() == [0, 2, 4, 6, 8]
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_head_start_does_all_rows_when_there_is_time(threads):
+    with HeadStart(_doubled, ROWS, Event(), threads=threads) as head_start:
+        assert sorted(head_start.results()) == [0, 2, 4, 6, 8]
         assert head_start.leave_rest() == []
 
 
