@@ -2,11 +2,12 @@
 
 Each part is good at something else: the learned tower at order, the linear one at what goes with
 what, popularity at what everybody watches. How much each counts is chosen on the users that chose
-the epoch. Shape legend as in training/model/blend.py; C choosing users.
+the epoch, and the blend is kept only where it helps them beyond chance. Shape legend as in
+training/model/blend.py; C choosing users.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ import torch
 from training.baselines import Events, recency_weights
 from training.evaluate import Known, rank_catalogue
 from training.linear import fit_linear
-from training.metrics import hit_matrix, user_metrics
-from training.model.blend import BlendedTower, Part, part_vectors, width
+from training.metrics import Interval, gain_interval, hit_matrix, user_metrics
+from training.model.blend import BlendedTower, Part, Tower, part_vectors, width
 from training.model.two_tower import DIMENSION, UserTower
 
 CUTOFF = 10
@@ -32,26 +33,39 @@ _MAP_USERS = 20_000  # at most, drawn: whose scores the map keeps
 @dataclass(frozen=True)
 class Blend:
     """weights: of each part's scores. ndcg: NDCG@10 of each part alone and of the blend, on the
-    choosing users."""
+    choosing users. gain: of the blend over the learned tower, there."""
 
     weights: dict[str, float]
     ndcg: dict[str, float]
+    gain: Interval
+
+    @property
+    def kept(self) -> bool:
+        """Whether the gain is more than chance: its interval is above zero."""
+        return self.gain.low > 0
 
     def summary(self) -> dict[str, Any]:
         """What run.json records."""
-        return {"weights": self.weights, f"ndcg@{CUTOFF}": self.ndcg}
+        return {
+            "kept": self.kept,
+            "weights": self.weights,
+            f"ndcg@{CUTOFF}": self.ndcg,
+            f"ndcg@{CUTOFF}_gain": asdict(self.gain),
+        }
 
     def describe(self) -> str:
         """One line for people."""
         used = " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
-        alone = self.ndcg[LEARNED]
-        return f"blend: {used}, validation NDCG@{CUTOFF} {alone:.4f} -> {self.ndcg['blend']:.4f}"
+        gain = f"{self.gain.value:+.4f} ({self.gain.low:+.4f} to {self.gain.high:+.4f})"
+        verdict = "kept" if self.kept else "not kept, the learned tower serves alone"
+        return f"blend: {used}, validation NDCG@{CUTOFF} {gain}, {verdict}"
 
 
 def choose_blend(
     learned: UserTower, known: Known, validation: Events, seed: int
-) -> tuple[Blend, BlendedTower]:
-    """Weights of the parts, chosen on VALIDATION, and the tower they make of TRAIN.
+) -> tuple[Blend, Tower]:
+    """Weights of the parts, chosen on VALIDATION, and the tower they make of TRAIN: the learned one
+    itself where the blend is not kept.
 
     known: TRAIN and what may be recommended. validation: the events of the choosing users.
     """
@@ -65,9 +79,16 @@ def choose_blend(
     for name, part in ((LEARNED, learned), (LINEAR, linear)):
         history = known.histories(users)
         scores[name] = part.encode_ragged(*history, users) @ part.item_vectors.numpy().T
-    alone = {name: judge.ndcg(score) for name, score in scores.items()}
-    weights, best = _climb(scores, alone, judge)
-    blend = Blend(weights, {**alone, "blend": best})
+    each = {name: judge.ndcg(score) for name, score in scores.items()}
+    weights = _climb(scores, float(each[LEARNED].mean()), judge)
+    each["blend"] = judge.ndcg(sum(weights[name] * score for name, score in scores.items()))
+    blend = Blend(
+        weights,
+        {name: float(ndcg.mean()) for name, ndcg in each.items()},
+        gain_interval(each[LEARNED], each["blend"], seed=seed),
+    )
+    if not blend.kept:
+        return blend, learned
     return blend, blend_towers(learned, known.events, weights, seed, linear=linear)
 
 
@@ -121,38 +142,36 @@ class _Judge:
         self._known, self._users = known, users
         self._relevant, self._offsets = validation.histories(users)
 
-    def ndcg(self, scores: np.ndarray) -> float:
+    def ndcg(self, scores: np.ndarray) -> np.ndarray:
+        """Of each user, float [C]."""
         known, users = self._known, self._users
         lists = rank_catalogue(
             lambda some: scores[np.searchsorted(users, some)], users, known, CUTOFF
         )
         hits = hit_matrix(lists.items, self._relevant, self._offsets, scores.shape[1])
-        ndcg = user_metrics(hits, np.diff(self._offsets), CUTOFF)["ndcg"]
-        return float(ndcg.mean())
+        return user_metrics(hits, np.diff(self._offsets), CUTOFF)["ndcg"]
 
 
-def _climb(
-    scores: Mapping[str, np.ndarray], alone: Mapping[str, float], judge: _Judge
-) -> tuple[dict[str, float], float]:
+def _climb(scores: Mapping[str, np.ndarray], alone: float, judge: _Judge) -> dict[str, float]:
     """Weights that are best one at a time, in turns, starting from the learned tower alone.
 
     The learned tower keeps weight 1: a blend without it would make its training pointless, and
-    where it helps little the others get large weights.
+    where it helps little the others get large weights. alone: its own NDCG@10.
     """
     weights = {name: 1.0 if name == LEARNED else 0.0 for name in scores}
-    total, best = scores[LEARNED].copy(), alone[LEARNED]
+    total, best = scores[LEARNED].copy(), alone
     for _ in range(_ROUNDS):
         before = best
         for name in (LINEAR, *(n for n in scores if n not in (LEARNED, LINEAR))):
             rest = total - weights[name] * scores[name]
             for step in _STEPS:
-                ndcg = judge.ndcg(rest + step * scores[name])
+                ndcg = float(judge.ndcg(rest + step * scores[name]).mean())
                 if ndcg > best:
                     best, weights[name] = ndcg, step
             total = rest + weights[name] * scores[name]
         if best == before:
             break
-    return weights, best
+    return weights
 
 
 def _squeeze(vectors: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -215,7 +215,7 @@ def _train(work: _Work, run: Run, dataset: Dataset, cut: Split) -> Run:
     )
     ranker_s = time.monotonic() - started
     report(ranker.describe())
-    if blend is not None:
+    if blend is not None and blend.kept:
         tower = _with_validation(fitted.tower, dataset, cut, blend, run.seed)
     _write_model(work.out, tower, ranker)
     work.tracked.finish({"best_ndcg@10": fitted.best.ndcg})
@@ -234,7 +234,7 @@ def _train(work: _Work, run: Run, dataset: Dataset, cut: Split) -> Run:
 
 
 def _blend(learned: UserTower, data: TrainingData, run: Run) -> tuple[Tower, Blend | None]:
-    """What is served: the learned tower, blended where the recipe says so."""
+    """What is served: the learned tower, blended where the recipe says so and it helps."""
     if not run.recipe.blend:
         return learned, None
     known = Known(data.train, data.catalogue)

@@ -1,5 +1,7 @@
 """Closed-form fits against their definitions, and the blend of all parts against their sum."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -127,8 +129,18 @@ def test_weights_are_those_that_help_the_choosing_users():
     assert blend.weights[LINEAR] > 0
     assert blend.ndcg["blend"] > blend.ndcg[LEARNED]
     assert blend.ndcg["blend"] >= max(blend.ndcg[name] for name in (LEARNED, LINEAR)) - 0.02
-    assert len(tower.parts) == 2
+    assert blend.kept and len(tower.parts) == 2
     assert "linear" in blend.describe()
+
+
+def test_a_blend_whose_gain_may_be_chance_leaves_the_learned_tower_alone():
+    train, validation = last_apart()
+    at_random = replace(validation, item=np.random.default_rng(0).permutation(validation.item))
+    learned = learned_tower(20)
+    blend, tower = choose_blend(learned, known_of(train), at_random, seed=0)
+    assert blend.gain.low <= 0
+    assert tower is learned
+    assert "not kept" in blend.describe()
 
 
 def test_a_learned_tower_that_only_makes_noise_is_outweighed_however_loud_it_is():
