@@ -1,7 +1,9 @@
 """Ray for as long as a command needs it."""
 
+import gc
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from math import ceil
@@ -12,6 +14,7 @@ from training.data.lean_ray import lean_data, lean_start
 
 OBJECT_STORE_LEAST_BYTES = 256 * 2**20
 OBJECT_STORE_SHARE = 0.3  # of the machine's memory, at most
+_LAST_WORDS_S = 10.0  # that a thread of Ray Data's may take to finish
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -45,7 +48,27 @@ def ray_session(
             yield int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     finally:
         if started:
-            ray.shutdown()
+            _end()
+
+
+def _end() -> None:
+    """End Ray when nothing of it is in use any more.
+
+    A thread of Ray Data's that still finishes, or an object reference that the garbage collector
+    meets in whatever thread while Ray shuts down, would ask a Ray that is gone, which ends the
+    whole process with one line of C++.
+    """
+    import ray
+
+    for thread in threading.enumerate():
+        if thread.name.startswith("StreamingExecutor"):
+            thread.join(_LAST_WORDS_S)
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _local(object_store_bytes: int, cpus: int | None) -> dict[str, Any]:
