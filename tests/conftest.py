@@ -38,6 +38,17 @@ def ray_local() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch with one thread: small matrices are slower with more, and sums the same each time."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def _s3_server() -> Iterator[str]:
     from moto.server import ThreadedMotoServer

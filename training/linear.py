@@ -13,6 +13,7 @@ events before TEST.
 
 import numpy as np
 import torch
+from scipy.linalg import inv
 from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import eigsh
 
@@ -99,12 +100,12 @@ def _solve(gram: np.ndarray, scale: np.ndarray, ridge: float) -> np.ndarray:
 
     ridge: as a share of all the (scaled) items' own weight.
     """
-    scaled = gram * scale[:, None] * scale[None, :]
+    scaled = gram * np.outer(scale, scale)  # symmetric to the last bit: inv() takes Cholesky's way
     diagonal = np.diag_indices_from(scaled)
     ridge = ridge * float(np.trace(scaled))
     scaled[diagonal] *= 1 + _OWN_RIDGE
     scaled[diagonal] += ridge
-    inverse = np.linalg.inv(scaled)
+    inverse = inv(scaled, overwrite_a=True)
     weights = inverse / -np.diag(inverse)
     weights[diagonal] = 0
     result: np.ndarray = weights * scale[:, None] / scale[None, :]

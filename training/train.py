@@ -195,7 +195,7 @@ def _train(work: _Work, run: Run, dataset: Dataset, cut: Split) -> Run:
     started = time.monotonic()
     fitted = fit_towers(run, data, work.workers, work.storage, on_epoch, report)
     towers_s = time.monotonic() - started
-    report(f"best epoch {fitted.best.epoch}; blending")
+    report(f"best epoch {fitted.best.epoch}" + ("; blending" if run.recipe.blend else ""))
     started = time.monotonic()
     tower, blend = _blend(fitted.tower, data, run)
     blend_s = time.monotonic() - started

@@ -81,17 +81,20 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(is_text or pa.types.is_string_view(kind))
 
 
+_UNFIT = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
+
+
 def _cast(column: pa.Array, kind: pa.DataType, expected: str) -> pa.Array:
     def fits(value: pa.Scalar) -> bool:
         try:
             value.cast(kind)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        except _UNFIT:
             return False
         return True
 
     try:
         return column.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except _UNFIT:
         raise _first_bad(column, fits, expected) from None
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training.data.remote import fetched, is_remote
+from training.data.remote import MARKER, fetched, is_remote
 from training.errors import UserError
 from training.model.manifest import VERB
 
@@ -123,7 +123,7 @@ def _load(path: str | Path, directory: Path) -> Dataset:
     n_events = sum(part.num_rows for part in parts)
     if n_events != statistics["counts"]["events"]:
         raise UserError(
-            f"{path} holds {n_events} events but its statistics.json says "
+            f"{path} holds {n_events} events but its {MARKER} says "
             f"{statistics['counts']['events']}: run `marquee prepare` again"
         )
     users, user_rank = _ascending(users, "user_id")
@@ -144,11 +144,11 @@ def read_features(path: Path, name: str) -> pa.Table:
 def read_statistics(path: Path) -> dict[str, Any]:
     """The statistics of a prepared directory; UserError when `path` is not one."""
     try:
-        statistics: dict[str, Any] = json.loads((path / "statistics.json").read_text("utf-8"))
+        statistics: dict[str, Any] = json.loads((path / MARKER).read_text("utf-8"))
         version = statistics["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is not a prepared data set (no readable statistics.json): "
+            f"{path} is not a prepared data set (no readable {MARKER}): "
             f"make one with `marquee prepare INPUT {path}`"
         ) from error
     if version != FORMAT:

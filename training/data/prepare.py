@@ -35,6 +35,7 @@ from training.data.features import genre_matrix
 from training.data.locations import read_bytes
 from training.data.output import staged_directory
 from training.data.ray_session import ray_session, usable_cpus
+from training.data.remote import MARKER
 from training.data.shards import ChunkPlan, ChunkResult, deal_chunks
 from training.data.sources import Source
 from training.data.state import STATE
@@ -45,7 +46,6 @@ EVENTS_PER_BUCKET = 1_000_000
 OBJECT_STORE_BYTES = 256 * 2**20  # results of tasks and the plan; events never pass through it
 HEAD_START_THREADS = 2  # Ray's start leaves about so much of two cores free
 CODE_VERSION = 2  # raise it when the same input would be prepared to something else
-MARKER = "statistics.json"
 STAGED = ("shards", "rejects")
 """Folders of intermediate files, removed before the directory is renamed into place."""
 

@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 from training.data.locations import S3, file_size, join, locate, read_bytes, reason
 from training.errors import UserError
 
-MARKER = "statistics.json"
+MARKER = "statistics.json"  # of a prepared directory; the one file that is written last
 UPLOAD = "data-"
 
 

@@ -15,12 +15,7 @@ from training.recipe import Recipe
 KINDS = ("lambdamart", "xgboost", *DEEP)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def planted(n_users=90, slots=20):
