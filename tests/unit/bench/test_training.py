@@ -17,7 +17,6 @@ from training.errors import UserError
 from training.objective import Objective
 from training.recipe import Recipe
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -10,7 +10,6 @@ from training.baselines import Events
 from training.fit import Learner, TrainingData
 from training.recipe import Recipe
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
