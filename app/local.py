@@ -87,7 +87,7 @@ class LocalService:
         _check_port(self._host, self._port)
         self._check_bundle()
         try:
-            settings = self._start_stores()
+            settings = self._with_sockets(self._start_stores())
             self._start_ray()
             self._deploy(settings)
             self._wait_until_ready()
@@ -135,6 +135,13 @@ class LocalService:
             bounded = {"maxmemory": "256mb", "maxmemory-policy": "allkeys-lru"}
             changes["redis_cache_url"] = self._start_valkey(self._state_dir / "cache", bounded)
         return given.model_copy(update=changes)
+
+    def _with_sockets(self, settings: Settings) -> Settings:
+        """A directory where stages listen past Serve, which scales nothing here."""
+        if settings.topology == "fused" or not self._accelerated:
+            return settings
+        sockets = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="marquee-"))
+        return settings.model_copy(update={"stage_sockets": sockets})
 
     def _start_valkey(self, directory: Path, options: dict[str, str]) -> str:
         server = Valkey(directory, _free_port(), options)

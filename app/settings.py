@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     rank_depth: int = Field(
         200, gt=0, description="Candidates the ranker scores; those behind keep their order."
     )
+    stage_sockets: str = Field(
+        "",
+        description="Directory of its owner's alone: stages listen on Unix sockets there and "
+        "batches go past Serve, which then has nothing to scale stages by (ADR 37); "
+        "empty: by Serve. `marquee serve` makes one.",
+    )
     stage_timeout_ms: int = Field(
         1000, gt=0, description="Longest wait for one stage before doing without, milliseconds."
     )

@@ -1,15 +1,22 @@
-"""The stage ports over Serve handles: one hop per batch."""
+"""The stage ports over Serve handles: one hop per batch.
+
+A handle's call is over a millisecond of processor time on either side. Replicas that listen on a
+Unix socket (`MARQUEE_STAGE_SOCKETS`, docs/adr/0037) are called there, and by the handle only while
+they cannot be.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 
+from app.adapters.unix_calls import CallFailed, Connection
 from app.domain import Candidates, Float32s, Histories, SearchFilter
 from app.errors import DependencyUnavailable
 
@@ -17,6 +24,7 @@ Handle = DeploymentHandle[Any]
 
 _PAUSE_S = 0.5
 _SECOND_TRY_S = 0.2  # where another replica is alive it answers sooner
+_LOOK_EVERY_S = 1.0
 
 
 def _plain_pickle(handle: Handle) -> Handle:
@@ -24,6 +32,42 @@ def _plain_pickle(handle: Handle) -> Handle:
     return handle.options(
         _by_reference=False, request_serialization="pickle", response_serialization="pickle"
     )
+
+
+class _Sockets:
+    """Connections to the replicas of one deployment that listen on sockets of this machine.
+
+    As long as there are fewer than there once were, or none, it looks for more, once a second.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._connections: dict[str, Connection] = {}
+        self._wanted = 1
+        self._looked = -_LOOK_EVERY_S
+        self._looking: asyncio.Task[None] | None = None
+
+    def idlest(self) -> Connection | None:
+        """The one that owes the fewest answers; None when nothing listens, as far as is known."""
+        alive = {path: c for path, c in self._connections.items() if c.is_open}
+        self._connections = alive
+        if len(alive) < self._wanted and time.monotonic() >= self._looked + _LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            self._looking = asyncio.create_task(self._look())
+        return min(alive.values(), key=lambda c: c.unanswered, default=None)
+
+    async def _look(self) -> None:
+        try:
+            paths = await self._handle.broadcast("listen").results_async()
+        except Exception:  # a replica that is dying, starting or on the way here: the next look
+            return
+        for path in filter(None, paths):
+            if path not in self._connections:
+                try:
+                    self._connections[path] = await Connection.to(Path(path))
+                except OSError:
+                    continue  # on another machine, or gone since
+        self._wanted = max(self._wanted, len(self._connections))
 
 
 class _Stage:
@@ -34,9 +78,10 @@ class _Stage:
     `_PAUSE_S` that finds out whether it is back.
     """
 
-    def __init__(self, name: str, handle: Handle) -> None:
+    def __init__(self, name: str, handle: Handle, *, has_sockets: bool) -> None:
         self._name = name
         self._handle = _plain_pickle(handle)
+        self._sockets = _Sockets(self._handle) if has_sockets else None
         self._away_until: float | None = None
 
     async def call(self, method: str, *arguments: Any) -> Any:
@@ -54,7 +99,7 @@ class _Stage:
             answer = await self._once_more(method, arguments)
         except BaseException as error:
             # What a replica itself raises shows that it is there.
-            there = isinstance(error, RayTaskError)
+            there = isinstance(error, RayTaskError | CallFailed)
             self._away_until = None if there else time.monotonic() + _PAUSE_S
             if isinstance(error, Exception):
                 raise DependencyUnavailable(f"{self._name}: {error}") from error
@@ -65,11 +110,14 @@ class _Stage:
     async def _once_more(self, method: str, arguments: Sequence[Any]) -> Any:
         try:
             return await self._send(method, arguments)
-        except RayActorError:
+        except (RayActorError, ConnectionError):
             async with asyncio.timeout(_SECOND_TRY_S):
                 return await self._send(method, arguments)
 
     async def _send(self, method: str, arguments: Sequence[Any]) -> Any:
+        connection = self._sockets.idlest() if self._sockets else None
+        if connection is not None:
+            return await connection.call(method, *arguments)
         return await getattr(self._handle, method).remote(*arguments)
 
     async def everywhere(self, method: str, *arguments: Any) -> None:
@@ -83,10 +131,13 @@ class _Stage:
 class StageHandles:
     """Embedder, Retriever and Ranker on three deployments."""
 
-    def __init__(self, embed: Handle, retrieve: Handle, rank: Handle) -> None:
-        self._embed = _Stage("embed", embed)
-        self._retrieve = _Stage("retrieve", retrieve)
-        self._rank = _Stage("rank", rank)
+    def __init__(
+        self, embed: Handle, retrieve: Handle, rank: Handle, *, have_sockets: bool = False
+    ) -> None:
+        """have_sockets: replicas may listen on Unix sockets of this machine."""
+        self._embed = _Stage("embed", embed, has_sockets=have_sockets)
+        self._retrieve = _Stage("retrieve", retrieve, has_sockets=have_sockets)
+        self._rank = _Stage("rank", rank, has_sockets=have_sockets)
 
     async def prepare(self, version: str) -> None:
         """Have every replica load the version; DependencyUnavailable when one cannot."""

@@ -28,7 +28,10 @@ class Gateway:
         logs.configure()
         self._settings = settings = settings or Settings()
         self._ingress = assemble(
-            settings, StageHandles(*stages) if stages else local_stages(settings)
+            settings,
+            StageHandles(*stages, have_sockets=bool(settings.stage_sockets))
+            if stages
+            else local_stages(settings),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
