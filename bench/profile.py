@@ -43,6 +43,8 @@ _PARTS = (
     ("app/stages/", "slate"),
     ("app/adapters/redis", "redis"),
     ("redis/", "redis"),
+    ("app/adapters/unix_calls", "hop"),
+    ("app/adapters/stage_handles", "hop"),
     ("grpc/", "hop"),
     ("ray/serve/_private/router", "hop"),
     ("ray/serve/_private/request_router", "hop"),

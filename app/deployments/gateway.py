@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -47,6 +48,7 @@ class Gateway:
         reporting = asyncio.create_task(RayMetrics(self._ingress.service.metrics).follow())
         try:
             async with self._ingress.promotion.followed(api), self._ingress.live.followed():
+                _spare_what_stays()
                 yield
         finally:
             reporting.cancel()
@@ -55,3 +57,13 @@ class Gateway:
     async def check_health(self) -> None:
         """Local state only: a dependency that is away must not restart the replica."""
         self._ingress.promotion.check_following()
+
+
+def _spare_what_stays() -> None:
+    """Have the garbage collector leave alone what the replica has by now, and come less often.
+
+    Its rounds through the modules and the catalogue were 7% of the ingress's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
