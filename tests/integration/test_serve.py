@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -198,10 +199,26 @@ def test_a_promotion_switches_and_a_broken_version_does_not(service):
     assert becomes("1")
 
 
+def _child(service_process, name):
+    """The first descendant with this in its command line."""
+    return next(pid for pid in sorted(_children(service_process.pid)) if name in command_line(pid))
+
+
 def _kill(service_process, name):
-    """kill -9 the first descendant with this in its command line."""
-    pid = next(pid for pid in sorted(_children(service_process.pid)) if name in command_line(pid))
-    os.kill(pid, signal.SIGKILL)
+    os.kill(_child(service_process, name), signal.SIGKILL)
+
+
+def _callers(service_process, stage):
+    """How many connections the stage's replica has on its Unix socket."""
+    pid = _child(service_process, f"ServeReplica:marquee:{stage}")
+    own = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            own.add(str(file.readlink()))
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    paths = [row[7] for row in rows if len(row) > 7 and f"socket:[{row[6]}]" in own]
+    # The socket that listens has the path too.
+    return sum(f"/{stage.lower()}-" in path for path in paths) - 1
 
 
 def _until(holds):
@@ -238,6 +255,9 @@ def test_a_killed_stage_replica_is_done_without_until_it_is_back(service):
     _kill(process, "ServeReplica:marquee:Retrieve")  # of all stages the one that starts soonest
     assert degraded() == ["retrieve"]
     _until(lambda: not degraded())
+    # First by Serve's handle, then again by a socket.
+    _until(lambda: not degraded() and _callers(process, "Retrieve") == 1)
+    assert _callers(process, "Embed") == _callers(process, "Rank") == 1
 
 
 def test_half_a_request_is_told_so_and_delays_nobody(service):

@@ -233,6 +233,7 @@ SET_ELSEWHERE = {
     "qdrant_api_key": "qdrant",
     "qdrant_timeout_ms": "qdrant.timeoutMs",
     "prose_api_key": "serve.extraEnv",
+    "stage_sockets": "serve.extraEnv",  # only where Serve need not count a stage's calls
     "max_ongoing_requests": "serve.stages.gateway.maxOngoingRequests",
     "replica_cpus": "serve.stages.*.cpus",
     "replicas": "serve.stages.*.minReplicas",
