@@ -12,6 +12,7 @@ one machine share the pages.
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,10 @@ from training.model.ranking import (
 __all__ = ["FULL_SCAN_KB", "INDEX", "Bundle", "BundleError", "Items", "Manifest"]
 
 INDEX = "index"
+
+# NumPy reads a file's header with Python's parser, which in 3.11 now and then fails with a
+# SystemError when several threads parse at once (python/cpython#106905).
+_one_parser = threading.Lock()
 
 # In a bundle's index, a search over less than this is an exact scan instead of a walk through the
 # HNSW graph. At 62,000 items a year range that left 24,000 found 91% of the true top 100 through
@@ -280,7 +285,9 @@ def _check_ranker(path: Path, manifest: Manifest) -> None:
 def _load(file: Path, dtype: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
     try:
         # A plain ndarray view of the map: np.memmap's own slicing costs microseconds a time.
-        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        with _one_parser:
+            mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[Any] = mapped.view(np.ndarray)
     except (ValueError, EOFError):
         raise BundleError(f"{file}: not a NumPy array file; publish the run again") from None
     matches = len(array.shape) == len(shape) and all(
