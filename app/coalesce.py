@@ -35,16 +35,20 @@ class Coalescer(Generic[T, R]):
         max_batch: int,
         max_in_flight: int,
         max_wait_s: float = math.inf,
+        went_without: Callable[[R], bool] = lambda result: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """handle: must return one result per item; what it raises, every item's caller gets.
+        went_without: by one of its results, whether a batch had to do without something. Such a
+        batch may have waited for what does not answer, so its time says nothing of the next one's.
         clock: seconds, as the event loop counts them."""
         self._admission = Admission(max_wait_s, max_batch, clock)
         self._handle = handle
+        self._went_without = went_without
         self._max_in_flight = max_in_flight
         self._waiting: list[tuple[T, asyncio.Future[R], float]] = []  # and when it came
         # And the size of its batch, and whether that was as big as it might be.
-        self._running: dict[asyncio.Task[None], tuple[int, bool]] = {}
+        self._running: dict[asyncio.Task[bool], tuple[int, bool]] = {}
         self._flush_scheduled = False
 
     async def submit(self, item: T) -> R:
@@ -96,12 +100,14 @@ class Coalescer(Generic[T, R]):
     def _in_graph(self) -> int:
         return sum(size for size, _ in self._running.values())
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[bool]) -> None:
         size, full = self._running.pop(task)
-        self._admission.finished(size, len(self._waiting), full=full)
+        tells = full and not task.cancelled() and task.result()
+        self._admission.finished(size, len(self._waiting), full=tells)
         self._flush()
 
-    async def _run(self, batch: list[tuple[T, asyncio.Future[R], float]]) -> None:
+    async def _run(self, batch: list[tuple[T, asyncio.Future[R], float]]) -> bool:
+        """Whether the batch took the time that batches take."""
         try:
             results = await self._handle([item for item, _, _ in batch])
             if len(results) != len(batch):
@@ -112,7 +118,8 @@ class Coalescer(Generic[T, R]):
                     future.set_exception(error)
             if isinstance(error, asyncio.CancelledError):
                 raise
-            return
+            return True
         for (_, future, _), result in zip(batch, results, strict=True):
             if not future.done():  # the caller may have gone away
                 future.set_result(result)
+        return not any(map(self._went_without, results))

@@ -94,7 +94,11 @@ class Service:
         self._prose = prose
         self._paged_items = paged_items
         self._look_ups = Coalescer(
-            recommender.look_up, max_batch=max_batch, max_in_flight=1, max_wait_s=max_wait_s
+            recommender.look_up,
+            max_batch=max_batch,
+            max_in_flight=1,
+            max_wait_s=max_wait_s,
+            went_without=lambda found: bool(found.degraded),
         )
         self._computations = Coalescer(
             self._compute,

@@ -41,16 +41,48 @@ class Seen:
 
 def simulate(request_s, per_s, hang_s=0.0):
     """Requests that come at random for ten seconds; in the middle the graph hangs that long."""
+    return _run(lambda clock: _graph(clock, request_s, hang_s), per_s)
+
+
+def simulate_outage(per_s):
+    """Look-ups of a store that stands still from the second second on, for six: they wait a quarter
+    of a second for it, three times and then once a second, and go on without it."""
+
+    def store(clock):
+        failures, asked_at = 0, -1.0
+
+        async def look_up(requests):
+            nonlocal failures, asked_at
+            away = 2 < clock.now < 8
+            if away and (failures < 3 or clock.now > asked_at + 1):
+                await asyncio.sleep(0.25)
+                failures, asked_at = failures + 1, clock.now
+            await asyncio.sleep(0.0005)
+            return [away for _ in requests]
+
+        return Coalescer(
+            look_up,
+            max_batch=64,
+            max_in_flight=1,
+            max_wait_s=0.5,
+            went_without=bool,
+            clock=lambda: clock.now,
+        )
+
+    return _run(store, per_s)
+
+
+def _run(make_queue, per_s):
     clock = Instant()
     loop = asyncio.SelectorEventLoop(clock)
     loop.time = lambda: clock.now
     try:
-        return loop.run_until_complete(_ask(clock, request_s, per_s, hang_s))
+        return loop.run_until_complete(_ask(clock, make_queue(clock), per_s))
     finally:
         loop.close()
 
 
-async def _ask(clock, request_s, per_s, hang_s):
+def _graph(clock, request_s, hang_s):
     processor = asyncio.Lock()
     chance = random.Random(0)
     hang = (DURATION_S / 2, DURATION_S / 2 + hang_s)
@@ -65,7 +97,11 @@ async def _ask(clock, request_s, per_s, hang_s):
             await asyncio.sleep(hang[1] - clock.now)
         return requests
 
-    queue = Coalescer(graph, max_batch=64, max_in_flight=2, max_wait_s=0.5, clock=lambda: clock.now)
+    return Coalescer(graph, max_batch=64, max_in_flight=2, max_wait_s=0.5, clock=lambda: clock.now)
+
+
+async def _ask(clock, queue, per_s):
+    chance = random.Random(0)
     seen = Seen()
 
     async def ask():
@@ -96,3 +132,9 @@ def test_at_ten_times_the_capacity_the_served_are_in_time_and_hardly_fewer(reque
 @pytest.mark.parametrize("hang_s", [0.0, 1.0])
 def test_at_half_the_capacity_nobody_is_refused_even_when_a_batch_hangs(hang_s):
     assert not simulate(0.004, per_s=50, hang_s=hang_s).refused_at
+
+
+def test_nobody_is_refused_for_a_store_that_does_not_answer():
+    seen = simulate_outage(per_s=100)
+    assert not seen.refused_at
+    assert seen.served_s[-1] < 1.0
