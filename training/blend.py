@@ -56,9 +56,8 @@ class Blend:
     def describe(self) -> str:
         """One line for people."""
         used = " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
-        gain = f"{self.gain.value:+.4f} ({self.gain.low:+.4f} to {self.gain.high:+.4f})"
         verdict = "kept" if self.kept else "not kept, the learned tower serves alone"
-        return f"blend: {used}, validation NDCG@{CUTOFF} {gain}, {verdict}"
+        return f"blend: {used}, validation NDCG@{CUTOFF} {self.gain.as_gain}, {verdict}"
 
 
 def choose_blend(

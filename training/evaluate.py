@@ -19,7 +19,7 @@ from training.data.dataset import Dataset
 from training.data.features import genre_matrix
 from training.data.output import staged_directory
 from training.data.splits import TEST, TRAIN, VALIDATION, Split
-from training.metrics import Interval, hit_matrix, summarise
+from training.metrics import Interval, gain_interval, hit_matrix, summarise, user_metrics
 from training.model.blend import load_tower
 from training.model.rankers import RankingModel
 from training.model.ranking import CatalogueInputs, ranker_features
@@ -124,6 +124,7 @@ class Evaluation:
     lists: dict[str, Lists]
     metrics: dict[str, dict[str, Interval]]  # model -> "ndcg@10" -> Interval
     slices: dict[str, list[dict[str, Any]]]  # model -> by, name, users and metrics of each slice
+    gains: dict[tuple[str, str], dict[str, Interval]]  # model, another -> "ndcg@10" -> the gain
 
     @cached_property
     def n_recommendable(self) -> int:
@@ -144,6 +145,11 @@ class Evaluation:
                 name: {metric: vars(interval) for metric, interval in metrics.items()}
                 for name, metrics in self.metrics.items()
             },
+            "gains": [
+                {"model": model, "over": other}
+                | {metric: vars(interval) for metric, interval in gains.items()}
+                for (model, other), gains in self.gains.items()
+            ],
             "slices": self.slices,
         }
 
@@ -170,11 +176,13 @@ def evaluate(
     models: Mapping[str, Scorer],
     *,
     ks: Sequence[int] = (5, 10, 20, 50, 100),
+    compared: Sequence[tuple[str, str]] = (),
     seed: int = 0,
 ) -> Evaluation:
     """Rank the catalogue by each model for every user with TEST events, and measure the lists.
 
     models: fitted on TRAIN + VALIDATION, or on less. ks: lengths of list to measure at.
+    compared: names of models, each with the name of one whose NDCG it should exceed, user by user.
     seed: draws the bootstrap's users, the same for every model.
     """
     known = Known.of(dataset, split)
@@ -184,13 +192,15 @@ def evaluate(
     ks = tuple(sorted(set(ks)))
     genres = genre_matrix(dataset.items["genres"].to_pylist())[1]
     parts = _slices(dataset, known, users)
-    lists, metrics, slices = {}, {}, {}
+    lists, metrics, slices, ndcg = {}, {}, {}, {}
     for name, model in models.items():
         lists[name] = rank_catalogue(model, users, known, ks[-1])
         items = lists[name].items
+        hits = hit_matrix(items, relevant, offsets, dataset.n_items)
+        ndcg[name] = {f"ndcg@{k}": user_metrics(hits, np.diff(offsets), k)["ndcg"] for k in ks}
         metrics[name] = summarise(
             items,
-            hit_matrix(items, relevant, offsets, dataset.n_items),
+            hits,
             np.diff(offsets),
             known.catalogue,
             cutoffs=ks,
@@ -198,7 +208,14 @@ def evaluate(
             genres=genres if genres.shape[1] else None,
         )
         slices[name] = [_measured(part, items, relevant, offsets, ks, seed) for part in parts]
-    return Evaluation(dataset, split, seed, ks, users, lists, metrics, slices)
+    gains = {
+        (name, other): {
+            metric: gain_interval(ndcg[other][metric], after, seed=seed)
+            for metric, after in ndcg[name].items()
+        }
+        for name, other in compared
+    }
+    return Evaluation(dataset, split, seed, ks, users, lists, metrics, slices, gains)
 
 
 def _slices(dataset: Dataset, known: Known, users: np.ndarray) -> list[Slice]:

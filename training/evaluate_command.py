@@ -114,7 +114,10 @@ def evaluate_command(
             status.update(f"Fitting {name}" if name not in LEARNED else f"Loading {name}")
             scorers[name] = scorer(name, subject, known, seed, notes)
         status.update("Ranking the catalogue for every test user")
-        result = evaluate(subject.dataset, subject.split, scorers, ks=ks, seed=seed)
+        compared = [("ranked", "two-tower")] if set(LEARNED) <= set(names) else []
+        result = evaluate(
+            subject.dataset, subject.split, scorers, ks=ks, compared=compared, seed=seed
+        )
         document = result.to_json() | notes
         if subject.run is not None:
             document |= ranker_quality(subject.run)
@@ -297,4 +300,6 @@ def _print(result: Evaluation) -> None:
             interval = f"{ndcg.low:.4f}-{ndcg.high:.4f}"
             table.add_row(name, f"{ndcg.value:.4f}", interval, *others)
         out.print(table)
+        for (model, other), gains in result.gains.items():
+            out.print(f"{model} over {other}: ndcg {gains[f'ndcg@{k}'].as_gain}", highlight=False)
     out.print(f"split {result.split.hash}", highlight=False)

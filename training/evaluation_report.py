@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from training.data.report import STYLE, svg, table, write_page
 from training.evaluate import Evaluation
+from training.metrics import Interval
 from training.run import Run
 
 COLUMNS = ("ndcg", "recall", "recall_min", "hit", "precision", "map", "mrr", "coverage", "gini",
@@ -68,10 +69,15 @@ def _overview(evaluation: Evaluation, document: dict[str, Any]) -> list[tuple[ob
         found = f"{ranker['kind']}, {ranker['users']:,} users of VALIDATION"
         if gain is not None:
             found += (
-                f", NDCG@10 {gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f}), "
+                f", NDCG@10 {Interval(**gain).as_gain}, "
                 f"AUC {ranker['auc']:.4f}, log loss {ranker['log_loss']:.5f}"
             )
         rows.append(("ranker", found))
+    rows += [
+        (f"{model} over {other}, NDCG@{k}", gains[f"ndcg@{k}"].as_gain)
+        for (model, other), gains in evaluation.gains.items()
+        for k in evaluation.ks
+    ]
     for model, settings in document.get("tuned", {}).items():
         rows.append((f"{model}, tuned", ", ".join(f"{k} {v:g}" for k, v in settings.items())))
     return rows

@@ -23,6 +23,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def as_gain(self) -> str:
+        """For people, of what should be above zero."""
+        return f"{self.value:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+
 
 def hit_matrix(
     recommended: np.ndarray, relevant: np.ndarray, offsets: np.ndarray, n_items: int

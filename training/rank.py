@@ -81,10 +81,9 @@ class Ranker:
         """One line for people."""
         if self.quality is None:
             return f"ranker: {self.users} users are too few, the tower's order is kept"
-        gain = self.quality.gain
-        text = f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
+        gain = self.quality.gain.as_gain
         kept = "not kept, the tower's order is" if self.kind == TOWER_ORDER else "kept"
-        return f"ranker: NDCG@{CUTOFF} {text} on {self.users} users, {kept}"
+        return f"ranker: NDCG@{CUTOFF} {gain} on {self.users} users, {kept}"
 
     def save(self, directory: Path) -> None:
         """Write the model's file and ranker.json: its kind and the features it reads."""

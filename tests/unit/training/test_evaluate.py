@@ -105,6 +105,17 @@ def test_the_document_names_its_split_and_holds_an_interval_for_every_metric():
     assert interval["low"] <= interval["value"] <= interval["high"]
 
 
+def test_a_model_is_compared_with_another_user_by_user():
+    result = evaluated(ks=[3, 10], compared=[("ease", "popularity")])
+    (gain,) = result.to_json()["gains"]
+    assert (gain["model"], gain["over"]) == ("ease", "popularity")
+    for k in (3, 10):
+        one, other = (result.metrics[name][f"ndcg@{k}"] for name in ("ease", "popularity"))
+        assert gain[f"ndcg@{k}"]["value"] == pytest.approx(one.value - other.value)
+        width = gain[f"ndcg@{k}"]["high"] - gain[f"ndcg@{k}"]["low"]
+        assert 0 < width < one.high - one.low + other.high - other.low
+
+
 def recomputed(directory, model, k):
     """NDCG, recall, hit rate and coverage from the dumped files alone, in plain Python."""
     train, holdout, lists = (
