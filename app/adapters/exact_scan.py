@@ -1,7 +1,7 @@
-"""Exact search of a small catalogue: one matrix product for the whole batch.
+"""Exact search of a small catalogue: one matrix product for the whole batch (docs/adr/0025).
 
-Where a catalogue is so small that the engine would look at every item anyway, the product of all
-users with all items is the same search with one call instead of a Python object per hit. Requests
+The product of all users with all items is one call, where the engine makes a Python object of every
+hit. So it is quicker even where the engine walks through a graph, and misses nothing. Requests
 with conditions on the items are not for this: the engine has the payload indexes.
 """
 
@@ -12,6 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.domain import Candidates, Float32s, Int32s, Int64s
+
+# Vectors up to this are scanned: 80,000 items of 128 coordinates. There the scan of a batch of 16
+# takes as long as the engine's walk through its graph; a batch of 32 or of one is quicker yet.
+SCAN_BYTES = 40 * 2**20
 
 _BLOCK = 8
 

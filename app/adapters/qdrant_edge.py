@@ -23,7 +23,7 @@ from qdrant_edge import (
     SearchParams,
 )
 
-from app.adapters.exact_scan import ExactScan
+from app.adapters.exact_scan import SCAN_BYTES, ExactScan
 from app.adapters.qdrant_rules import (
     EXACT_FROM_LIMIT,
     as_candidates,
@@ -54,8 +54,8 @@ class QdrantEdgeIndex:
         except Exception as error:  # the engine has no exception classes of its own
             raise DependencyUnavailable(f"{path}: Qdrant Edge cannot load it: {error}") from error
         self._approximate = is_approximate(bundle)
-        # ADR 25: what the engine would scan is scanned by the batch.
-        self._scan = None if self._approximate else ExactScan(bundle.item_vectors)
+        small = bundle.item_vectors.nbytes <= SCAN_BYTES
+        self._scan = ExactScan(bundle.item_vectors) if small else None
 
     async def prepare(self) -> None:
         """Nothing is left to do after loading."""

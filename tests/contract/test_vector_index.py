@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient, models
 
+from app.adapters import qdrant_edge
 from app.adapters.exact_scan import ExactScan
 from app.adapters.indexes import left_behind
 from app.adapters.qdrant_edge import QdrantEdgeIndex
@@ -38,12 +39,16 @@ def bundle(tmp_path_factory):
     return Bundle.open(tiny_bundle(path, n_items=N_ITEMS, n_users=5))
 
 
-@pytest.fixture(params=["fake", "edge", "local", "server"])
-async def index(request, bundle):
-    """An index of the bundle. "local" is qdrant-client's own engine, "server" the same by gRPC."""
+@pytest.fixture(params=["fake", "edge", "edge-engine", "local", "server"])
+async def index(request, bundle, monkeypatch):
+    """An index of the bundle. "edge-engine": as if too large to be scanned. "local" is
+    qdrant-client's own engine, "server" the same by gRPC."""
     if request.param == "fake":
         yield FakeVectorIndex(bundle)
     elif request.param == "edge":
+        yield QdrantEdgeIndex(bundle)
+    elif request.param == "edge-engine":
+        monkeypatch.setattr(qdrant_edge, "SCAN_BYTES", bundle.item_vectors.nbytes - 1)
         yield QdrantEdgeIndex(bundle)
     elif request.param == "local":
         index = QdrantServerIndex(bundle, AsyncQdrantClient(":memory:"), timeout_s=30)
