@@ -19,6 +19,7 @@ import torch
 from ray import train
 from ray.actor import ActorHandle
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from training.checkpoints import Storage
 from training.data.ray_session import ray_session
@@ -71,7 +72,9 @@ def fit_towers(
         last = f"going on after epoch {len(begun[-1].epochs)}" if begun else "beginning again"
         report(f"{storage.address}: {broken} was cut off, {last}")
     with ray_session(_bytes(data)) as cpus:
-        log = ray.remote(num_cpus=0)(_EpochLog).remote()
+        # On this node: if another one dies, the workers that are left go on.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        log = ray.remote(num_cpus=0, scheduling_strategy=here)(_EpochLog).remote()
         config = {
             "run": run,
             "data": ray.put(data),

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from tests.lost_node import train_workers
 from tests.walks import write_walks
 from training.baselines import BASELINES
 from training.bundle_writer import MODEL_FILES
@@ -192,6 +193,16 @@ def test_a_killed_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     assert resumed.status == "finished" and (out / "model" / "ranker.json").exists()
 
 
+def test_when_a_node_is_lost_the_workers_that_are_left_go_on(data, recipe, longer, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "tests.lost_node", data, out, recipe, str(LONGER), "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    workers = json.loads(done.stdout.splitlines()[-1])
+    assert (workers[0], workers[-1]) == (2, 1)
+    assert_same_curve(Run.read(out), longer)
+
+
 def test_ray_train_fits_the_ranker_that_one_process_fits(ray_local):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(60, 10, len(RANKER_FEATURES))).astype(np.float32)
@@ -208,7 +219,7 @@ def test_ray_train_fits_the_ranker_that_one_process_fits(ray_local):
 
 
 def assert_same_curve(run, other):
-    """One was trained by one worker, the other by two and then by four.
+    """One was trained by one worker, or by two and then one, the other by two and then by four.
 
     Their products in bfloat16 are summed up in another order.
     """
@@ -217,16 +228,6 @@ def assert_same_curve(run, other):
         for some in (run, other)
     ]
     assert np.allclose(*curves, rtol=0.05, atol=0.02)
-
-
-def train_workers() -> list[int]:
-    """The pids of Ray Train's workers of this process's own Ray."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # gone since it was listed
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process.pid)
-    return found
 
 
 def kill_after_a_checkpoint(arguments: list[str], out: Path) -> None:

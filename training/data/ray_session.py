@@ -31,6 +31,9 @@ def ray_session(
     """
     # Without this, a local Ray turns on token authentication and leaves a token in the home.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # A training's worker waits after each epoch until Ray Train's controller has looked, by default
+    # for up to 2 s: longer than an epoch of a small data set.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     import ray
 
     started = not ray.is_initialized()
