@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     )
     candidates: int = Field(100, gt=0, description="Items retrieved for the ranker per request.")
     rank_depth: int = Field(
-        200, gt=0, description="Candidates the ranker scores; those behind keep their order."
+        50, gt=0, description="Candidates the ranker scores; those behind keep their order."
     )
     stage_sockets: str = Field(
         "",

@@ -50,7 +50,7 @@ def run(path: Path) -> dict[str, dict[str, float]]:
     stages = LocalStages(
         lambda version: path,
         lambda found: open_index(settings, found),
-        rank_depth=settings.rank_depth,
+        rank_depth=_CANDIDATES,  # more than is ranked by default
     )
     users = np.random.default_rng(0).choice(bundle.user_ids, max(_BATCHES) * 4).tolist()
     return {str(size): _Batch(bundle, stages, users, size).costs() for size in _BATCHES}
