@@ -115,7 +115,7 @@ serve() {
   "${ctr[@]}" images list --quiet | grep -qx "$IMAGE" || load
   echo "image-check: running it"
   forget
-  local script="marquee retrain --work /tmp/work --users 300 --items 300 --events 15000 --epochs 1 \
+  local script="marquee retrain --work /tmp/retrain --users 300 --items 300 --events 15000 --epochs 1 \
     --only-if-empty &&
     exec marquee serve --store /tmp/store --state-dir /tmp/state --port $PORT"
   "${ctr[@]}" run --detach --net-host --snapshotter "$snapshotter" --read-only \

@@ -31,9 +31,9 @@ def test_feedback_is_exported_and_learnt_from_where_it_was_put(all_rendered, ren
 def test_after_a_nightly_promotion_the_feature_store_is_loaded(all_rendered):
     rendered = all_rendered["production"]
     retrain = dict(rendered.containers())["CronJob/marquee-nightly/retrain"]
-    assert "marquee features materialize /tmp/work/data" in retrain["command"][2]
+    assert "marquee features materialize /tmp/retrain/data" in retrain["command"][2]
     assert {"REDIS_URL", "MARQUEE_STORE"} <= {variable["name"] for variable in retrain["env"]}
-    assert retrain["args"][retrain["args"].index("--work") + 1] == "/tmp/work"
+    assert retrain["args"][retrain["args"].index("--work") + 1] == "/tmp/retrain"
     spec = rendered.one("CronJob", "nightly")["spec"]["jobTemplate"]["spec"]
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert rule["onExitCodes"]["containerName"] == "retrain"
@@ -61,8 +61,8 @@ def test_a_trainings_exit_status_tells_what_failed(
     # The submitter's shell takes it apart, `ray job submit` puts it together for another shell.
     submitted = shlex.join(shlex.split(entrypoint))
     for words, work, expected in (
-        ([*container["command"], *container["args"]], "/tmp/work", nightly),
-        (["sh", "-c", submitted], "/work/first", on_demand),
+        ([*container["command"], *container["args"]], "/tmp/retrain", nightly),
+        (["sh", "-c", submitted], "/runs/first", on_demand),
     ):
         called.write_text("")
         path = f"{tmp_path}:{os.environ['PATH']}"

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from training.errors import UserError
 
+CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
 TIME_TEXT_TYPES = (pa.timestamp("us"), pa.timestamp("us", tz="UTC"))
 
 
@@ -81,20 +82,17 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(is_text or pa.types.is_string_view(kind))
 
 
-_UNFIT = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
-
-
 def _cast(column: pa.Array, kind: pa.DataType, expected: str) -> pa.Array:
     def fits(value: pa.Scalar) -> bool:
         try:
             value.cast(kind)
-        except _UNFIT:
+        except CAST_ERRORS:
             return False
         return True
 
     try:
         return column.cast(kind)
-    except _UNFIT:
+    except CAST_ERRORS:
         raise _first_bad(column, fits, expected) from None
 
 

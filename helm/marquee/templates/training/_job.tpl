@@ -77,7 +77,7 @@ Call with (dict "root" $ "component" ... "extra" (list of words) "resources" yam
 "image" ... "learnsFeedback" bool "materialize" bool "gpu" bool). */}}
 {{- define "marquee.trainingPod" -}}
 {{- $ := .root -}}
-{{- $words := concat (include "marquee.retrain" $ | fromJsonArray) (list "--work" "/tmp/work") .extra -}}
+{{- $words := concat (include "marquee.retrain" $ | fromJsonArray) (list "--work" "/tmp/retrain") .extra -}}
 metadata:
   labels:
     {{- include "marquee.selectorLabels" (list $ .component) | nindent 4 }}
@@ -128,7 +128,7 @@ spec:
       command:
         - bash
         - -c
-        - '"$@" || exit; marquee features materialize /tmp/work/data || exit 4'
+        - '"$@" || exit; marquee features materialize /tmp/retrain/data || exit 4'
         - retrain
       args: {{ toJson $words }}
       {{- else }}
