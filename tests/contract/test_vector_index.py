@@ -156,18 +156,43 @@ def edge(bundle):
     return QdrantEdgeIndex(bundle)
 
 
+@pytest.mark.parametrize("in_bytes", [False, True])
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), limit=st.integers(0, N_ITEMS + 9), rows=st.integers(0, 4))
-def test_the_scan_finds_what_the_engine_finds(bundle, edge, seed, limit, rows):
+def test_the_scan_finds_what_the_engine_finds(bundle, edge, in_bytes, seed, limit, rows):
     rng = np.random.default_rng(seed)
     users = rng.normal(size=(rows, 128)).astype(np.float32)
     sizes = rng.integers(0, N_ITEMS + 1, rows)
     excluded = [rng.permutation(N_ITEMS)[:n].astype(np.int32) for n in sizes]
     limits = [max(1, limit - row) for row in range(rows)]
-    scanned = ExactScan(bundle.item_vectors).search(users, excluded, limits)
+    scan = ExactScan(bundle.item_vectors, in_bytes=in_bytes)
+    scanned = scan.search(users, excluded, limits)
     engine = edge._ask_engine(users, [SearchFilter(exclude=e) for e in excluded], limits)
     assert scanned.items.tolist() == engine.items.tolist()
     np.testing.assert_allclose(scanned.scores, engine.scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0])
+def test_bytes_overlook_nothing_in_a_catalogue_of_many_groups(spread):
+    """Vectors of like lengths, and some far longer than others."""
+    rng = np.random.default_rng(6)
+    items = rng.normal(size=(9_000, 32)).astype(np.float32)
+    items *= spread ** rng.uniform(-1, 1, size=(len(items), 1)).astype(np.float32)
+    users = rng.normal(size=(8, 32)).astype(np.float32)
+    users[7] = 0
+    excluded = [rng.permutation(len(items))[: 40 * row].astype(np.int32) for row in range(8)]
+    limits = [1, 10, 100, 100, 100, 3_000, 9_000, 5]
+    found = ExactScan(items, in_bytes=True).search(users, excluded, limits)
+    scores = users.astype(np.float64) @ items.T.astype(np.float64)
+    for row, limit in enumerate(limits):
+        scores[row, excluded[row]] = -np.inf
+        present = min(limit, len(items) - len(excluded[row]))
+        best = np.sort(scores[row])[::-1][:present]
+        ids = found.items[row, :present]
+        assert len(set(ids.tolist())) == present
+        assert (found.items[row, present:] == -1).all()
+        np.testing.assert_allclose(scores[row, ids], best, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found.scores[row, :present], best, rtol=1e-4, atol=1e-5)
 
 
 async def test_hundreds_of_items_can_be_excluded(index, bundle, users):
