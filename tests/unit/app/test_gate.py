@@ -261,6 +261,7 @@ async def test_another_origin_may_call_only_when_it_is_named(world):
     async with client_of(world, cors_origins="https://shop.example") as client:
         preflight = await client.options("/recommend", headers=PREFLIGHT)
         assert preflight.headers["access-control-allow-origin"] == "https://shop.example"
+        assert "X-Request-ID" in preflight.headers["access-control-allow-headers"]
         other = PREFLIGHT | {"Origin": "https://evil.example"}
         assert (await client.options("/recommend", headers=other)).status_code == 400
 
