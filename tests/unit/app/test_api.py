@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -326,6 +327,27 @@ async def test_a_deleted_user_gets_a_receipt_and_is_unknown(client, user):
     # As the alert MarqueeErasureFailed has it.
     counted = 'marquee_requests_total{route="/users/{user_id}",status="200"} 1.0'
     assert counted in (await client.get("/metrics")).text
+
+
+@pytest.mark.parametrize("name", ["a/b", "/a", "42/", "a%2Fb", "ü/b?", "1/history"])
+async def test_a_user_whose_id_has_a_slash_is_known_and_erased_like_any_other(client, world, name):
+    await client.post("/feedback", json={"user_id": name, "item_id": 10, "event_type": "click"})
+    path = f"/users/{quote(name, safe='')}"
+    for last in ("history", "features", "why/10"):
+        answer = await client.get(f"{path}/{last}")
+        assert (answer.status_code, answer.json()["user_id"]) == (200, name)
+    slate = await client.get(path.replace("users", "api/v1/recommendations").replace("%2F", "%2f"))
+    assert slate.json()["strategy"] == "personal"
+    receipt = (await client.delete(path)).json()
+    assert (receipt["user_id"], receipt["removed"]["state"]) == (name, 1)
+    assert set(world.state.erased) == {name}
+    assert 'route="/users/{user_id}/history"' in (await client.get("/metrics")).text
+
+
+async def test_nobody_is_erased_by_a_plain_slash(client, world):
+    for path in ("/users/1/", "/users/1/history", "/users/a/b", "/users/a%2Fb/"):
+        assert (await client.delete(path)).status_code in (307, 404, 405)
+    assert world.state.erased == {}
 
 
 async def test_the_last_five_minutes_of_a_user_are_told(client, world, user):

@@ -143,13 +143,13 @@ async def test_admin_calls_leave_a_line_allowed_or_refused(world, keys, tmp_path
     file, key = keys
     audit = tmp_path / "audit.jsonl"
     async with client_of(world, api_keys=str(file), audit_log=str(audit)) as client:
-        await client.delete("/users/1", headers=bearer(key[Scope.ADMIN]))
+        await client.delete("/users/a%2Fb", headers=bearer(key[Scope.ADMIN]))
         await client.delete("/users/1", headers=bearer(key[Scope.RECOMMEND]))
         await client.delete("/users/1")
         await client.post("/recommend", json={"user_id": 1}, headers=bearer(key[Scope.RECOMMEND]))
     allowed, forbidden, unknown = map(json.loads, audit.read_text().splitlines())
     assert allowed["key"] == key[Scope.ADMIN].split("_")[1]
-    assert allowed["path"] == "/users/1"
+    assert allowed["path"] == "/users/a/b"
     assert allowed["request_id"]
     assert (forbidden["status"], unknown["status"], unknown["key"]) == (403, 401, None)
 
