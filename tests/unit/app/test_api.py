@@ -189,6 +189,24 @@ async def test_a_bad_request_names_its_field(client, body, field):
     assert "\n" not in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"filters": {"genres": ["Nope"]}}, "filters.genres"),
+        ({"rules": {"block": {"genres": ["Nope"]}}}, "rules.block.genres"),
+        (
+            {"rules": {"boost": [{"add": 1}, {"add": 1, "genres": ["Nope"]}]}},
+            "rules.boost.1.genres",
+        ),
+        ({"rules": {"diversity": {"max_per": {"mood": 1}}}}, "rules.diversity.max_per"),
+    ],
+)
+async def test_what_the_catalogue_does_not_have_is_a_404_that_names_its_field(client, asked, field):
+    response = await client.post("/recommend", json={"user_id": 1} | asked)
+    assert response.status_code == 404
+    assert response.json()["error"]["field"] == field
+
+
 async def test_a_body_that_is_not_json_is_said_to_be(client):
     response = await client.post("/recommend", content=b"user_id=1")
     assert response.status_code == 422
