@@ -264,7 +264,8 @@ def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
     async def history(request: Request, user_id: PathId, limit: Limit = 100) -> Response:
         """What is known of the user, newest first."""
         handlers.gate.count_user(request.scope["call"], user_id)
-        return _json({"user_id": user_id, "history": await service.history(user_id, limit)})
+        past = await service.history(user_id, limit)
+        return _json({"user_id": user_id, "history": past.rows, "degraded": past.degraded})
 
     @api.get("/users/{user_id}/why/{item_id}", response_model=schemas.WhyResponse)
     async def why(request: Request, user_id: PathId, item_id: PathId) -> Response:

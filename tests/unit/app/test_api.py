@@ -251,7 +251,8 @@ async def test_bad_feedback_names_its_field(client, event, status, field):
         ("/similar/1?limit=0", 422, "limit"),
         ("/api/v1/recommendations/1?limit=10001", 422, "limit"),
         ("/popular?limit=x", 422, "limit"),
-        ("/popular?genre=No%20such", 404, "filters.genres"),
+        ("/popular?genre=No%20such", 404, "genre"),
+        ("/popular?genre=No%20such&window=5m", 404, "genre"),
         ("/items", 422, "q"),
         ("/nowhere", 404, None),
     ],
@@ -368,6 +369,14 @@ async def test_nobody_is_erased_by_a_plain_slash(client, world):
     assert world.state.erased == {}
 
 
+async def test_a_history_says_when_feedback_could_not_be_read(client, world, user):
+    assert (await client.get(f"/users/{user}/history")).json()["degraded"] == []
+    world.state.away = True
+    past = (await client.get(f"/users/{user}/history")).json()
+    assert past["degraded"] == ["user_state"]
+    assert past["history"]
+
+
 async def test_the_last_five_minutes_of_a_user_are_told(client, world, user):
     for item, kind in ((10, "click"), (20, "view")):
         body = {"user_id": user, "item_id": item, "event_type": kind}
@@ -385,4 +394,5 @@ async def test_what_is_popular_now_is_what_gathers_events_now(client, world):
     await world.live.look()
     items = (await client.get("/popular", params={"window": "5m"})).json()["items"]
     assert [(row["movie_id"], row["score"]) for row in items] == [(20, 5.0), (30, 2.0)]
+    assert items[0]["window"] == {"views": 5, "clicks": 0, "velocity": 5.0}
     assert (await client.get("/popular", params={"window": "1h"})).status_code == 422
