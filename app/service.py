@@ -33,6 +33,7 @@ from app.prose import Account, Prose
 from app.rules import Rules
 from app.stages.history import known
 from app.stages.user_features import stored_inputs
+from app.windows import ItemWindow
 from training.model.ranking import USER_INPUTS
 
 _SOURCES = 3  # of the user's items, to say why another is for them
@@ -44,6 +45,14 @@ class Page:
 
     items: list[dict[str, Any]]
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of a user, newest first; `degraded` names what had to be done without."""
+
+    rows: list[dict[str, Any]]
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ class Service:
 
         Raises Overloaded when the wait would be too long.
         """
-        self._check_genres(query.genres)
+        self._check_genres(query.genres, "filters.genres")
         if not query.is_cached:
             self.check_load(False)  # a refusal need not wait for the look-up
         found = await self._look_ups.submit(query)
@@ -179,7 +188,7 @@ class Service:
 
     def popular(self, limit: int, genres: tuple[str, ...]) -> Page:
         """What most people watch lately."""
-        self._check_genres(genres)
+        self._check_genres(genres, "genre")
         model = self._current()
         items, scores = model.popular.search(SearchFilter(genres=genres), limit)
         rows = [
@@ -190,16 +199,19 @@ class Service:
 
     def popular_now(self, limit: int, genres: tuple[str, ...]) -> Page:
         """What gathered most events in the last five minutes; their number is the score."""
-        self._check_genres(genres)
+        self._check_genres(genres, "genre")
         model = self._current()
         allowed = model.popular.allowed(SearchFilter(genres=genres))
         found = [
-            (window.wanted, item)
+            (window, item)
             for item_id, window in self._live.windows.items()
             if (item := model.bundle.item_index(item_id)) >= 0 and allowed[item]
         ]
-        found.sort(key=lambda row: (-row[0], row[1]))
-        rows = [model.render.item(item) | {"score": float(n)} for n, item in found[:limit]]
+        found.sort(key=lambda row: (-row[0].wanted, row[1]))
+        rows = [
+            model.render.item(item) | {"score": float(window.wanted), "window": _counts(window)}
+            for window, item in found[:limit]
+        ]
         return Page(rows, model.version)
 
     async def erase(self, user_id: UserId) -> Erasure:
@@ -277,18 +289,20 @@ class Service:
             return replace(account, degraded=(*degraded, "prose"))
         return replace(account, text=text, written_by="model")
 
-    async def history(self, user_id: UserId, limit: int) -> list[dict[str, Any]]:
-        """What is known of the user, newest first; empty for an unknown user.
+    async def history(self, user_id: UserId, limit: int) -> Past:
+        """What is known of the user; nothing for an unknown user.
 
         `event_type` is null for what came with the bundle. Without the online state the
         bundle's part is returned.
         """
         model = self._current()
+        degraded: tuple[str, ...] = ()
         try:
             (record,) = await self._state.read([user_id])
             state = record.parsed()
         except DependencyUnavailable:
             state = UserEvents(erased=self._live.is_erased(user_id))
+            degraded = ("user_state",)
         rows: list[dict[str, Any]] = []
         for item_id, event_type in reversed(state.events):
             item = model.bundle.item_index(item_id)
@@ -301,7 +315,7 @@ class Service:
             for item in past[::-1].tolist()
             if item not in online
         ]
-        return rows[:limit]
+        return Past(rows[:limit], degraded)
 
     def users(self, limit: int) -> list[UserId]:
         """Some users of the bundle, to try the service with."""
@@ -346,7 +360,7 @@ class Service:
             raise NotFound(f"{name} {item_id!r} is not in the catalogue", field=field)
         return item
 
-    def _check_genres(self, genres: Sequence[str]) -> None:
+    def _check_genres(self, genres: Sequence[str], field: str) -> None:
         if not genres:
             return
         have = self._current().bundle.manifest.genres
@@ -354,12 +368,17 @@ class Service:
             if genre not in have:
                 raise NotFound(
                     f"unknown genre {genre!r}; the catalogue has {', '.join(have) or 'none'}",
-                    field="filters.genres",
+                    field=field,
                 )
 
 
 def _without_feedback(state: UserEvents) -> UserEvents:
     return UserEvents(erased=state.erased, stored=state.stored)
+
+
+def _counts(window: ItemWindow) -> dict[str, float]:
+    """An item's window as it is told."""
+    return {"views": window.views, "clicks": window.clicks, "velocity": window.velocity}
 
 
 def _named(features: Float32s) -> dict[str, float | None]:

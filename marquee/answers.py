@@ -29,6 +29,20 @@ class ScoredItem(Item):
     score: float
 
 
+class ItemWindow(TypedDict):
+    """An item's last five minutes; velocity: events a minute, of the newest minute."""
+
+    views: int
+    clicks: int
+    velocity: float
+
+
+class PopularItem(ScoredItem):
+    """`window` comes with window "5m"."""
+
+    window: NotRequired[ItemWindow]
+
+
 class HistoryItem(Item):
     """`event_type` is None for what came with the bundle."""
 

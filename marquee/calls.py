@@ -17,8 +17,8 @@ from marquee.answers import (
     HistoryItem,
     Id,
     Item,
+    PopularItem,
     Receipt,
-    ScoredItem,
     Similar,
     Slate,
     Stored,
@@ -124,7 +124,7 @@ def similar(item_id: Id, limit: int) -> Call[Similar]:
     return Call("GET", f"/similar/{_segment(item_id)}", {"limit": limit})
 
 
-def popular(limit: int, genres: list[str], window: str | None) -> Call[list[ScoredItem]]:
+def popular(limit: int, genres: list[str], window: str | None) -> Call[list[PopularItem]]:
     """What most watch."""
     params = {"limit": limit, "genre": genres, **({"window": window} if window else {})}
     return Call("GET", "/popular", params, part="items")

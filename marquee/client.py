@@ -25,9 +25,9 @@ from marquee.answers import (
     HistoryItem,
     Id,
     Item,
+    PopularItem,
     Receipt,
     Recommendation,
-    ScoredItem,
     Similar,
     Slate,
     SlateOptions,
@@ -142,7 +142,7 @@ class Client:
 
     def popular(
         self, limit: int = 10, genres: Sequence[str] = (), window: str | None = None
-    ) -> list[ScoredItem]:
+    ) -> list[PopularItem]:
         """What most people watch lately, of any of the genres; window "5m": in five minutes."""
         return self._send(calls.popular(limit, list(genres), window))
 
@@ -260,7 +260,7 @@ class AsyncClient:
 
     async def popular(
         self, limit: int = 10, genres: Sequence[str] = (), window: str | None = None
-    ) -> list[ScoredItem]:
+    ) -> list[PopularItem]:
         """What most people watch lately, of any of the genres; window "5m": in five minutes."""
         return await self._send(calls.popular(limit, list(genres), window))
 

@@ -98,6 +98,7 @@ values = {users}
 values = {items}
 [parameters]
 "path.item_id" = {{ dictionary = "items", probability = 0.5 }}
+"body.item_id" = {{ dictionary = "items", probability = 0.5 }}
 [[operations]]
 include-path-regex = "/users/.*/.*"
 parameters = {{ "path.user_id" = {{ dictionary = "users", probability = 0.5 }} }}

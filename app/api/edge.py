@@ -18,6 +18,7 @@ from app import logs
 from app.api.call import Call
 from app.api.front import CheckLoad, may_read_cache, overload
 from app.api.gate import Gate
+from app.api.paths import with_encoded_slashes
 from app.errors import MarqueeError, PayloadTooLarge, RequestTimeout, TooManyRequests
 from app.limits import WINDOW_S, Allowance
 from app.metrics import Metrics
@@ -70,6 +71,7 @@ class Edge:
         headers = dict(scope["headers"])
         call = Call(_request_id(headers), time.perf_counter(), may_read_cache(headers))
         scope["call"] = call
+        path = scope["path"]
         status = 500
 
         async def send_noting_status(message: Message) -> None:
@@ -89,6 +91,7 @@ class Edge:
             limited = _limited(receive, self._max_body_bytes, self._body_timeout_s)
             handler = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
             if handler is None:
+                scope = with_encoded_slashes(scope)
                 await self._app(scope, limited, send_noting_status)
             else:
                 scope["route"] = scope["path"]
@@ -104,7 +107,7 @@ class Edge:
         finally:
             self._note(scope, status, time.perf_counter() - call.started_at)
             if call.is_admin and status != 405:  # there is no such call
-                self._gate.audit(call, scope["method"], scope["path"], status)
+                self._gate.audit(call, scope["method"], path, status)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         matched: Any = scope.get("route", "unmatched")

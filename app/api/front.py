@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Overloaded
 
@@ -27,6 +27,7 @@ CheckLoad = Callable[[bool], None]
 
 _OF_SERVE = "/-/"  # health checks and routes
 _UNWATCHED = (b"x-request-disconnect-disabled", b"?1")
+_REQUEST_ID = b"x-request-id"
 
 # The API of this process: Serve makes the layers before and after it without either knowing.
 _served: list[tuple[ASGIApp, CheckLoad]] = []
@@ -63,7 +64,22 @@ class Front:
                 await api(scope, receive, send)  # which refuses it in the second case
                 return
             scope["headers"].append(_UNWATCHED)
+            send = _with_one_id(send)
         await self._app(scope, receive, send)
+
+
+def _with_one_id(send: Send) -> Send:
+    """`send` that leaves out the request id that Serve adds to the one of the API."""
+
+    async def send_one_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = message["headers"]
+            # Serve's is the last, and the only one of an answer that is its own.
+            if _REQUEST_ID in (name for name, _ in headers[:-1]) and headers[-1][0] == _REQUEST_ID:
+                message["headers"] = headers[:-1]
+        await send(message)
+
+    return send_one_id
 
 
 def overload(scope: Scope, check_load: CheckLoad) -> Overloaded | None:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import orjson
 from fastapi import FastAPI, Query, Request, Response
-from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic import BaseModel, ValidationError
@@ -25,10 +24,10 @@ from app.api.edge import Edge, error_body, error_headers
 from app.api.gate import Gate
 from app.api.json_depth import check_depth
 from app.api.openapi import DESCRIPTION, ERRORS, body_of, document
+from app.api.paths import PathId
 from app.api.site import add_site
 from app.api.users import add_users
 from app.errors import InvalidRequest, MarqueeError
-from app.fields import TextId
 from app.limits import RateLimiter
 from app.pages import SlatePage
 from app.service import Page, Service
@@ -37,7 +36,6 @@ from app.settings import Settings
 _B = TypeVar("_B", bound=BaseModel)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
-Key = Annotated[TextId, PathParameter()]
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -118,8 +116,21 @@ def _with_cors(edge: ASGIApp, origins: list[str]) -> ASGIApp:
         edge,
         allow_origins=origins,
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Cache-Control", "Content-Type", "X-API-Key"],
-        expose_headers=["X-Request-ID", "Retry-After", "RateLimit-Remaining", "RateLimit-Reset"],
+        allow_headers=[
+            "Authorization",
+            "Cache-Control",
+            "Content-Type",
+            "X-API-Key",
+            "X-Request-ID",
+        ],
+        expose_headers=[
+            "X-Request-ID",
+            "Retry-After",
+            "RateLimit-Limit",
+            "RateLimit-Remaining",
+            "RateLimit-Reset",
+            "RateLimit-Policy",
+        ],
     )
 
 
@@ -228,7 +239,7 @@ def _add_recommendations(api: FastAPI, service: Service, handlers: Handlers) -> 
     @api.get("/api/v1/recommendations/{user_id}", response_model=schemas.RecommendResponse)
     async def recommendations(
         request: Request,
-        user_id: Key,
+        user_id: PathId,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10,
     ) -> Response:
         """The same with a GET: the user's slate under no conditions."""
@@ -250,13 +261,14 @@ def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
         return _raw(await handlers.feedback(await request.body(), request.scope["call"]))
 
     @api.get("/users/{user_id}/history", response_model=schemas.HistoryResponse)
-    async def history(request: Request, user_id: Key, limit: Limit = 100) -> Response:
+    async def history(request: Request, user_id: PathId, limit: Limit = 100) -> Response:
         """What is known of the user, newest first."""
         handlers.gate.count_user(request.scope["call"], user_id)
-        return _json({"user_id": user_id, "history": await service.history(user_id, limit)})
+        past = await service.history(user_id, limit)
+        return _json({"user_id": user_id, "history": past.rows, "degraded": past.degraded})
 
     @api.get("/users/{user_id}/why/{item_id}", response_model=schemas.WhyResponse)
-    async def why(request: Request, user_id: Key, item_id: Key) -> Response:
+    async def why(request: Request, user_id: PathId, item_id: PathId) -> Response:
         """Why an item is for a user, in prose where the service has somebody to write it."""
         handlers.gate.count_user(request.scope["call"], user_id)
         account = await service.why(user_id, item_id)
@@ -280,7 +292,7 @@ def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
 
 def _add_catalogue(api: FastAPI, service: Service) -> None:
     @api.get("/similar/{item_id}", response_model=schemas.SimilarResponse)
-    async def similar(item_id: Key, limit: Limit = 10) -> Response:
+    async def similar(item_id: PathId, limit: Limit = 10) -> Response:
         """Items most like this one."""
         item, page = service.similar(item_id, limit)
         return _json({"item": item, "similar": page.items, "model_version": page.version})

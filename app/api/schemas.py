@@ -237,10 +237,25 @@ class ItemsResponse(BaseModel):
     model_version: str
 
 
+class ItemWindow(BaseModel):
+    """Events of an item in the last five minutes; velocity: all but dislikes, of the newest
+    minute."""
+
+    views: int
+    clicks: int
+    velocity: float
+
+
+class PopularItem(ScoredItem):
+    """A popular item; `window` is there when the last five minutes were asked for."""
+
+    window: ItemWindow | None = None
+
+
 class PopularResponse(BaseModel):
     """Items with their popularity scores."""
 
-    items: list[ScoredItem]
+    items: list[PopularItem]
     model_version: str
 
 
@@ -251,10 +266,12 @@ class HistoryItem(Item):
 
 
 class HistoryResponse(BaseModel):
-    """What is known of a user, newest first."""
+    """What is known of a user, newest first. `degraded` says "user_state" when feedback could not
+    be read, and this is the bundle's part alone."""
 
     user_id: int | str
     history: list[HistoryItem]
+    degraded: list[str]
 
 
 class WhyResponse(BaseModel):

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
 from app.api.call import Call
-from app.fields import TextId
+from app.api.paths import PathId
 from app.service import Service
 from app.windows import WINDOW_S
-
-UserKey = Annotated[TextId, PathParameter()]
 
 
 class ErasureReceipt(BaseModel):
@@ -49,7 +45,7 @@ def add_users(api: FastAPI, service: Service, count: Callable[[Call, str], None]
     """Add the endpoints below /users/{user_id}. count: a request for a user; may refuse it."""
 
     @api.delete("/users/{user_id}", response_model=ErasureReceipt)
-    async def erase(user_id: UserKey) -> Response:
+    async def erase(user_id: PathId) -> Response:
         """Erase a user: state, cache, stream, event log and the next training. Asks for `admin`.
 
         Feedback after that starts a new, empty user. Safe to repeat.
@@ -66,7 +62,7 @@ def add_users(api: FastAPI, service: Service, count: Callable[[Call, str], None]
         )
 
     @api.get("/users/{user_id}/features", response_model=UserFeatures)
-    async def features(request: Request, user_id: UserKey) -> Response:
+    async def features(request: Request, user_id: PathId) -> Response:
         """What the features know of the user just now."""
         count(request.scope["call"], user_id)
         window = await service.window(user_id)

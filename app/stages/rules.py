@@ -76,9 +76,13 @@ class RulesStage:
                     f"rules.diversity.max_per: cannot count by {attribute!r}; there are {known}",
                     field="rules.diversity.max_per",
                 )
-        named = {*rules.block_genres, *(genre for boost in rules.boosts for genre in boost.genres)}
-        for genre in sorted(named - set(self._genre_column)):
-            raise NotFound(f"rules: unknown genre {genre!r}", field="rules")
+        asked = {"rules.block.genres": rules.block_genres}
+        for n, boost in enumerate(rules.boosts):
+            asked[f"rules.boost.{n}.genres"] = boost.genres
+        for where, genres in asked.items():
+            for genre in genres:
+                if genre not in self._genre_column:
+                    raise NotFound(f"{where}: unknown genre {genre!r}", field=where)
 
     def blocked(self, rules: Rules) -> Int32s:
         """item_idx that the rules block."""

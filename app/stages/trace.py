@@ -57,9 +57,13 @@ class Trace:
         applied = list(self._shaped.added.get(item, ()))
         if item in self._shaped.pinned:
             applied.append("pin")
-        elif self._walk.query.rules is not None and self._walk.query.rules.mmr_lambda is not None:
+        elif item in self._before and self._has_mmr():
             applied.append("mmr")
         return applied
+
+    def _has_mmr(self) -> bool:
+        rules = self._walk.query.rules
+        return rules is not None and rules.mmr_lambda is not None
 
     def absence(
         self, item_id: ItemId, exact: Float32s, allowed: npt.NDArray[np.bool_]

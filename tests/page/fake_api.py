@@ -112,7 +112,8 @@ class FakeApi:
             case ["users"]:
                 return 200, {"users": list(self.users)[:limit]}
             case ["users", user, "history"]:
-                return 200, {"user_id": user, "history": self._history(user)[:limit]}
+                past = self._history(user)[:limit]
+                return 200, {"user_id": user, "history": past, "degraded": []}
             case ["popular"]:
                 return 200, self._page([i | {"score": 1.0} for i in self.items[:limit]])
             case ["items"]:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -188,6 +189,24 @@ async def test_a_bad_request_names_its_field(client, body, field):
     assert "\n" not in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"filters": {"genres": ["Nope"]}}, "filters.genres"),
+        ({"rules": {"block": {"genres": ["Nope"]}}}, "rules.block.genres"),
+        (
+            {"rules": {"boost": [{"add": 1}, {"add": 1, "genres": ["Nope"]}]}},
+            "rules.boost.1.genres",
+        ),
+        ({"rules": {"diversity": {"max_per": {"mood": 1}}}}, "rules.diversity.max_per"),
+    ],
+)
+async def test_what_the_catalogue_does_not_have_is_a_404_that_names_its_field(client, asked, field):
+    response = await client.post("/recommend", json={"user_id": 1} | asked)
+    assert response.status_code == 404
+    assert response.json()["error"]["field"] == field
+
+
 async def test_a_body_that_is_not_json_is_said_to_be(client):
     response = await client.post("/recommend", content=b"user_id=1")
     assert response.status_code == 422
@@ -232,7 +251,8 @@ async def test_bad_feedback_names_its_field(client, event, status, field):
         ("/similar/1?limit=0", 422, "limit"),
         ("/api/v1/recommendations/1?limit=10001", 422, "limit"),
         ("/popular?limit=x", 422, "limit"),
-        ("/popular?genre=No%20such", 404, "filters.genres"),
+        ("/popular?genre=No%20such", 404, "genre"),
+        ("/popular?genre=No%20such&window=5m", 404, "genre"),
         ("/items", 422, "q"),
         ("/nowhere", 404, None),
     ],
@@ -328,6 +348,35 @@ async def test_a_deleted_user_gets_a_receipt_and_is_unknown(client, user):
     assert counted in (await client.get("/metrics")).text
 
 
+@pytest.mark.parametrize("name", ["a/b", "/a", "42/", "a%2Fb", "ü/b?", "1/history"])
+async def test_a_user_whose_id_has_a_slash_is_known_and_erased_like_any_other(client, world, name):
+    await client.post("/feedback", json={"user_id": name, "item_id": 10, "event_type": "click"})
+    path = f"/users/{quote(name, safe='')}"
+    for last in ("history", "features", "why/10"):
+        answer = await client.get(f"{path}/{last}")
+        assert (answer.status_code, answer.json()["user_id"]) == (200, name)
+    slate = await client.get(path.replace("users", "api/v1/recommendations").replace("%2F", "%2f"))
+    assert slate.json()["strategy"] == "personal"
+    receipt = (await client.delete(path)).json()
+    assert (receipt["user_id"], receipt["removed"]["state"]) == (name, 1)
+    assert set(world.state.erased) == {name}
+    assert 'route="/users/{user_id}/history"' in (await client.get("/metrics")).text
+
+
+async def test_nobody_is_erased_by_a_plain_slash(client, world):
+    for path in ("/users/1/", "/users/1/history", "/users/a/b", "/users/a%2Fb/"):
+        assert (await client.delete(path)).status_code in (307, 404, 405)
+    assert world.state.erased == {}
+
+
+async def test_a_history_says_when_feedback_could_not_be_read(client, world, user):
+    assert (await client.get(f"/users/{user}/history")).json()["degraded"] == []
+    world.state.away = True
+    past = (await client.get(f"/users/{user}/history")).json()
+    assert past["degraded"] == ["user_state"]
+    assert past["history"]
+
+
 async def test_the_last_five_minutes_of_a_user_are_told(client, world, user):
     for item, kind in ((10, "click"), (20, "view")):
         body = {"user_id": user, "item_id": item, "event_type": kind}
@@ -345,4 +394,5 @@ async def test_what_is_popular_now_is_what_gathers_events_now(client, world):
     await world.live.look()
     items = (await client.get("/popular", params={"window": "5m"})).json()["items"]
     assert [(row["movie_id"], row["score"]) for row in items] == [(20, 5.0), (30, 2.0)]
+    assert items[0]["window"] == {"views": 5, "clicks": 0, "velocity": 5.0}
     assert (await client.get("/popular", params={"window": "1h"})).status_code == 422

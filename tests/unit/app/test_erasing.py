@@ -28,7 +28,7 @@ async def test_a_user_of_the_bundle_is_unknown_once_erased_and_the_cache_is_empt
     nobody = await service.recommend(Query("nobody"))
     assert (after.strategy, after.from_cache) == ("popular", False)
     assert rows(after) == rows(nobody)
-    assert await service.history(user, 100) == []
+    assert (await service.history(user, 100)).rows == []
     assert receipt.removed["state"] == 0
 
 
@@ -49,7 +49,7 @@ async def test_feedback_after_that_starts_a_new_and_empty_user(world, user, bund
     await service.feedback(user, old, EventType.WATCH)
     assert (await service.erase(user)).removed["state"] == 1
     await service.feedback(user, new, EventType.WATCH)
-    assert [row["movie_id"] for row in await service.history(user, 100)] == [new]
+    assert [row["movie_id"] for row in (await service.history(user, 100)).rows] == [new]
     slate = await service.recommend(Query(user))
     assert slate.strategy == "personal"
     assert old in rows(await service.recommend(Query(user, limit=60)))
@@ -62,7 +62,7 @@ async def test_an_erased_user_stays_unknown_while_the_state_is_away(world, user)
     world.state.away = True
     slate = await service.recommend(Query(user))
     assert (slate.strategy, slate.degraded) == ("popular", ("user_state",))
-    assert await service.history(user, 100) == []
+    assert (await service.history(user, 100)).rows == []
     assert user not in service.users(1000)
 
 

@@ -22,7 +22,7 @@ async def _nothing(_app):
 
 
 class Layers:
-    """Stands for Serve's layers: notes what comes through and hands it on."""
+    """Stands for Serve's layers: notes what comes through and hands it on; adds a request id."""
 
     def __init__(self, api):
         self.api = api
@@ -30,7 +30,13 @@ class Layers:
 
     async def __call__(self, scope, receive, send):
         self.headers.append(scope["headers"])
-        await self.api(scope, receive, send)
+
+        async def send_with_id(message):
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", b"of-serve")]
+            await send(message)
+
+        await self.api(scope, receive, send_with_id)
 
 
 @pytest.fixture
@@ -83,6 +89,22 @@ async def test_serve_does_not_watch_whether_a_caller_goes_away(served):
     async with client_of(front.before_serve) as client:
         assert (await client.post("/recommend", json={"user_id": 1})).status_code == 200
     assert UNWATCHED in layers.headers[0]
+
+
+async def test_an_answer_has_one_request_id_the_apis_where_it_answered(served):
+    service, api, layers, client_of = served
+    front.stand_before(api, service.check_load)
+    async with client_of(front.before_serve) as client:
+        ours = await client.get("/health", headers={"X-Request-ID": "of-the-caller"})
+        assert ours.headers.get_list("x-request-id") == ["of-the-caller"]
+
+        async def refuse(scope, receive, send):
+            await send({"type": "http.response.start", "status": 503, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        layers.api = refuse
+        serves_own = await client.get("/health")
+    assert serves_own.headers.get_list("x-request-id") == ["of-serve"]
 
 
 async def test_in_place_of_serve_only_serves_own_paths_pass_its_layers(served):

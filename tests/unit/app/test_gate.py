@@ -143,13 +143,13 @@ async def test_admin_calls_leave_a_line_allowed_or_refused(world, keys, tmp_path
     file, key = keys
     audit = tmp_path / "audit.jsonl"
     async with client_of(world, api_keys=str(file), audit_log=str(audit)) as client:
-        await client.delete("/users/1", headers=bearer(key[Scope.ADMIN]))
+        await client.delete("/users/a%2Fb", headers=bearer(key[Scope.ADMIN]))
         await client.delete("/users/1", headers=bearer(key[Scope.RECOMMEND]))
         await client.delete("/users/1")
         await client.post("/recommend", json={"user_id": 1}, headers=bearer(key[Scope.RECOMMEND]))
     allowed, forbidden, unknown = map(json.loads, audit.read_text().splitlines())
     assert allowed["key"] == key[Scope.ADMIN].split("_")[1]
-    assert allowed["path"] == "/users/1"
+    assert allowed["path"] == "/users/a/b"
     assert allowed["request_id"]
     assert (forbidden["status"], unknown["status"], unknown["key"]) == (403, 401, None)
 
@@ -261,6 +261,7 @@ async def test_another_origin_may_call_only_when_it_is_named(world):
     async with client_of(world, cors_origins="https://shop.example") as client:
         preflight = await client.options("/recommend", headers=PREFLIGHT)
         assert preflight.headers["access-control-allow-origin"] == "https://shop.example"
+        assert "X-Request-ID" in preflight.headers["access-control-allow-headers"]
         other = PREFLIGHT | {"Origin": "https://evil.example"}
         assert (await client.options("/recommend", headers=other)).status_code == 400
 

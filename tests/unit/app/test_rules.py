@@ -215,7 +215,8 @@ async def test_a_named_item_tells_why_it_is_not_there(world, bundle):
     assert (await reason(whole[0]))["reason"] == "in_slate"
     assert (await reason(watched))["reason"] == "watched"
     assert (await reason(whole[1]))["reason"] == "disliked"
-    assert (await reason(whole[2], rules=blocked))["reason"] == "blocked"
+    away = await reason(whole[2], rules=replace(blocked, mmr_lambda=0.5))
+    assert (away["reason"], away["explain"]["rules"]) == ("blocked", [])
     assert (await reason(whole[3], exclude_ids=(whole[3],)))["reason"] == "excluded"
     assert (await reason(whole[3], year_from=9000))["reason"] == "filtered"
     assert (await reason(999_999))["reason"] == "unknown_item"

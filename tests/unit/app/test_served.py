@@ -110,7 +110,7 @@ async def test_prose_is_written_from_the_items_and_nothing_of_the_user(world):
     facts = orjson.loads(asked[0]["messages"][1]["content"])
     assert facts == {"item": account.item, "most_alike": account.because}
     assert 1 <= len(account.because) <= 3
-    watched = {row["movie_id"] for row in await service.history(3, 1000)}
+    watched = {row["movie_id"] for row in (await service.history(3, 1000)).rows}
     assert {row["movie_id"] for row in account.because} <= watched
     assert asked[0]["model"] == "m"
 

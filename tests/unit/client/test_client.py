@@ -161,6 +161,8 @@ def test_what_is_said_reaches_the_service_as_it_was_said(waits):
     [
         ("Item", answers.Item),
         ("ScoredItem", answers.ScoredItem),
+        ("ItemWindow", answers.ItemWindow),
+        ("PopularItem", answers.PopularItem),
         ("HistoryItem", answers.HistoryItem),
         ("Because", answers.Because),
         ("Why", answers.Why),
