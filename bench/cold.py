@@ -33,16 +33,18 @@ def bench_cold(
     seed: int,
     report: Report,
 ) -> dict[str, Any]:
-    """Figures for a drawn `share` of the items; the rest of the recipe is the protocol's."""
+    """Figures for a drawn `share` of the items.
+
+    recipe: as it is; None is the protocol's own with `unseen_by_features`.
+    """
     dataset = load(data)
     whole = split(dataset, protocol, k_core=default_core(protocol), seed=seed)
     cold = draw_items(whole, share, seed)
     cut = without(dataset, whole, cold)
     if not (cut.fold == TEST).any():
         raise UserError(f"--share {share}: no test event is of the items it draws, take more")
-    chosen = (recipe or recipe_for(protocol)).model_copy(
-        update={"epochs": epochs, "unseen_by_features": True}
-    )
+    chosen = recipe or recipe_for(protocol).model_copy(update={"unseen_by_features": True})
+    chosen = chosen.model_copy(update={"epochs": epochs})
     trained = train_tower(dataset, cut, chosen, seed, report)
     known = Known.of(dataset, cut)
     once = np.isin(whole.fold, (TRAIN, VALIDATION))
@@ -61,6 +63,7 @@ def bench_cold(
         "share": share,
         "unseen_items": int(cold.sum()),
         "epochs": epochs,
+        "unseen_by_features": chosen.unseen_by_features,
         "best_epoch": trained.best_epoch,
         "test_users": len(np.unique(fold_events(dataset, cut, TEST).user)),
         "test_events": int((cut.fold == TEST).sum()),

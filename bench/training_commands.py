@@ -143,7 +143,11 @@ def cold(
     protocol: Protocol = "user-temporal",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the events.")] = 4,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Another recipe than the protocol's.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Another recipe than the protocol's with unseen_by_features, taken as it is.",
+        ),
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,

@@ -44,6 +44,7 @@ METRICS = (
     "recall", "recall_min", "hit", "precision", "map", "mrr", "coverage", "gini", "diversity"
 )  # fmt: skip
 UNASKED = ("sasrec",)  # models that only --models brings in
+_LONGEST_LIST = 10_000  # what a list of every test user's may take of the memory
 _PIPE_WIDTH = 130  # columns of the table where there is no terminal to ask
 
 
@@ -90,7 +91,8 @@ def evaluate_command(
         typer.Option(metavar="FILE.html", help="Write one page with tables and plots."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Draws iALS's start, the intervals and, for data, the split.")
+        int,
+        typer.Option(min=0, help="Draws iALS's start, the intervals and, for data, the split."),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -135,13 +137,15 @@ def evaluate_command(
 
 
 def cutoffs(text: str) -> list[int]:
-    """The numbers of "5,10,20"; UserError unless they are whole and at least 1."""
+    """The numbers of "5,10,20"; UserError unless they are whole, at least 1 and not too large."""
     try:
         ks = [int(part) for part in text.split(",")]
     except ValueError:
         ks = [0]
     if min(ks) < 1:
         raise UserError(f"--k {text!r} is not a list of lengths such as 5,10,20")
+    if max(ks) > _LONGEST_LIST:
+        raise UserError(f"--k {max(ks)}: lists are of at most {_LONGEST_LIST} items")
     return ks
 
 

@@ -49,7 +49,7 @@ class TrialLog(Callback):
         """The end of a trial, its own or because it fell behind."""
         best = trial.metric_analysis["ndcg"]["max"]
         self._run(trial).finish({"best_ndcg@10": best})
-        number = sum(other.is_finished() for other in trials)
+        number = 1 + sum(other.is_finished() for other in trials if other is not trial)
         epochs = trial.last_result["epoch"]
         type(self).listener(
             f"trial {number:>3}  validation NDCG@10 {best:.4f} after {epochs} epochs"

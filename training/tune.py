@@ -127,7 +127,7 @@ def tune(request: TuneRequest, report: Report) -> list[Trial]:
         os.environ.setdefault(name, value)
     with ray_session(_bytes(data)) as cpus:
         results = _tuner(request, tuning, data, cpus).fit()
-    ended = results.num_terminated + results.num_errors
+    ended = sum(map(_ended, results))
     if ended < tuning.trials:  # Ctrl-C: Ray Tune has saved its state
         raise UserError(
             f"{request.out} was stopped after {ended} of {tuning.trials} trials: "
@@ -264,6 +264,11 @@ def finished(ndcg: list[float], recipe: Recipe) -> bool:
     if len(ndcg) >= recipe.epochs:
         return True
     return bool(ndcg) and len(ndcg) - 1 - ndcg.index(max(ndcg)) >= recipe.patience
+
+
+def _ended(result: ray_tune.Result) -> bool:
+    """Whether a trial came to its end; Ray Tune counts those that Ctrl-C cut off as terminated."""
+    return result.error is not None or bool((result.metrics or {}).get("done"))
 
 
 def _ordered(results: ray_tune.ResultGrid) -> list[Trial]:

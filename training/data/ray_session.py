@@ -77,6 +77,7 @@ def _end() -> None:
 def _local(object_store_bytes: int, cpus: int | None) -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
+        "address": "local",  # beside a cluster that happens to run on this machine
         "num_cpus": cpus or max(usable_cpus(), 2),  # one alone could starve Ray Data
         "include_dashboard": False,
         "object_store_memory": int(

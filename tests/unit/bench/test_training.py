@@ -88,6 +88,14 @@ def test_unseen_items_are_judged_beside_what_popularity_knows_of_them(data):
     assert set(whole) == {"two-tower", "popularity", "random", "true popularity"}
     assert unseen["random"]["recall@50"]["value"] == 1  # fewer than 50 are left to choose from
     assert figures["test_events"] > 0 and figures["unseen_items"] == round(0.4 * 19)
+    assert figures["unseen_by_features"]
+
+
+def test_unseen_items_are_judged_under_a_recipe_as_it_was_given(data):
+    figures = bench_cold(
+        data, protocol="user-random", share=0.4, epochs=1, recipe=Recipe(), seed=0, report=print
+    )
+    assert figures["unseen_by_features"] is Recipe().unseen_by_features
 
 
 def test_rankers_are_compared_on_the_same_candidates_with_their_cost(tmp_path):

@@ -21,6 +21,19 @@ def test_without_cgroups_all_cpus_count(tmp_path):
     assert usable_cpus(tmp_path / "none") == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.parametrize(("named", "asked"), [("", "local"), ("ray://head:10001", None)])
+def test_a_cluster_is_joined_only_where_ray_address_names_it(named, asked, monkeypatch):
+    """Ray itself would join one that it finds on this machine, and refuse `num_cpus`."""
+    seen = {}
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", seen.update)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2})
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_session(2**20) as cpus:
+        assert cpus == 2 and seen.get("address") == asked and ("num_cpus" in seen) == bool(asked)
+
+
 def test_ray_ends_when_its_threads_have_and_nothing_is_collected_meanwhile(monkeypatch):
     asked, seen = threading.Event(), {}
     late = threading.Thread(target=asked.wait, name="StreamingExecutor-0", daemon=True)

@@ -141,6 +141,8 @@ def test_bad_input_is_refused_in_one_line(data_dir, tmp_path, monkeypatch):
     refused("unknown model 'itemknn'", data_dir, "--models", "ease,itemknn")
     for lengths in ("0", "-5", "ten", "5,,10"):
         refused("--k", data_dir, "--k", lengths)
+    refused("at most", data_dir, "--k", "5,99999999999")
+    assert "--seed" in run(data_dir, "--seed", "-1").stderr
     refused("make rectools", data_dir, "--models", "sasrec")
     refused("cannot write", data_dir, "--models", "random", "--report", tmp_path / "no" / "a.html")
     refused("not written by this command", data_dir, "--dump", data_dir)
