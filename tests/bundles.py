@@ -14,6 +14,7 @@ from training.drift import baseline
 from training.model.manifest import DataRecord, SplitRecord, TrackingRecord
 from training.model.ranking import ITEM_INPUTS, RANKER_FEATURES, SUCCESSORS, USER_INPUTS
 from training.model.two_tower import DIMENSION, TowerConfig, UserTower
+from training.neighbours import neighbours
 
 GENRES = ["Action", "Comedy", "Drama", "Horror", "Sci-Fi"]
 
@@ -56,6 +57,7 @@ def tiny_contents(
     if id_type == "str":
         users = np.array([f"u{user:06d}" for user in users], dtype=object)
     scores = vectors[:20] @ vectors.T
+    near, nearness = neighbours(history, offsets, n_items)
     return Contents(
         model_dir=model_dir,
         entity_name="movie" if id_type == "int" else "item",
@@ -66,6 +68,8 @@ def tiny_contents(
         genre_matrix=matrix,
         successors=np.full((n_items, SUCCESSORS), n_items),
         successor_weights=np.zeros((n_items, SUCCESSORS)),
+        neighbours=near,
+        neighbour_weights=nearness,
         users=users,
         user_history=history,
         user_offsets=offsets,

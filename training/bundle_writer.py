@@ -45,6 +45,8 @@ class Contents:
     genre_matrix: np.ndarray
     successors: np.ndarray
     successor_weights: np.ndarray
+    neighbours: np.ndarray
+    neighbour_weights: np.ndarray
     users: np.ndarray
     user_history: np.ndarray
     user_offsets: np.ndarray
@@ -90,6 +92,8 @@ def _arrays(contents: Contents) -> dict[str, np.ndarray]:
         "genre_matrix": contents.genre_matrix.astype(np.float32),
         "successors": contents.successors.astype(np.int32),
         "successor_weights": contents.successor_weights.astype(np.float32),
+        "neighbours": contents.neighbours.astype(np.int32),
+        "neighbour_weights": contents.neighbour_weights.astype(np.float32),
         "user_ids": _id_array(contents.users),
         "user_history": contents.user_history.astype(np.int32),
         "user_offsets": contents.user_offsets.astype(np.int64),

@@ -22,6 +22,7 @@ from training.model.bundle import Bundle, BundleError
 from training.model.manifest import DataRecord, Manifest, SplitRecord, TrackingRecord
 from training.model.ranking import RANKER_FILES, ranker_kind
 from training.model.store import Production
+from training.neighbours import neighbours
 from training.run import MODEL, Run
 from training.store import Store
 from training.tracking import tracking_uri
@@ -109,6 +110,7 @@ def _contents(run: Path, record: Run, dataset: Dataset) -> Contents:
     genres, matrix = genre_shares(dataset.items)
     popularity = _popularity(dataset)
     followers, weights = successors(dataset, every)
+    near, nearness = neighbours(dataset.item, dataset.offsets, dataset.n_items)
     return Contents(
         model_dir=run / MODEL,
         entity_name=dataset.entity,
@@ -119,6 +121,8 @@ def _contents(run: Path, record: Run, dataset: Dataset) -> Contents:
         genre_matrix=matrix,
         successors=followers,
         successor_weights=weights,
+        neighbours=near,
+        neighbour_weights=nearness,
         users=dataset.user_ids,
         user_history=dataset.item,
         user_offsets=dataset.offsets,

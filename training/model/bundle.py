@@ -32,9 +32,12 @@ from training.model.ranking import (
     ranker_kind,
 )
 
-__all__ = ["FULL_SCAN_KB", "INDEX", "Bundle", "BundleError", "Items", "Manifest"]
+__all__ = ["FULL_SCAN_KB", "INDEX", "NEIGHBOURS", "Bundle", "BundleError", "Items", "Manifest"]
 
 INDEX = "index"
+
+NEIGHBOURS = 100
+"""Neighbours kept of an item: as many as a request may ask for."""
 
 # NumPy reads a file's header with Python's parser, which in 3.11 now and then fails with a
 # SystemError when several threads parse at once (python/cpython#106905).
@@ -64,6 +67,9 @@ REQUIRED_FILES = (
     "ranker.json",
     "drift.json",
 )
+
+# Arrays that bundles of earlier releases do not have: no item of theirs has neighbours.
+_LATER = {"neighbours": np.int32, "neighbour_weights": np.float32}
 
 ItemId = int | str
 UserId = int | str
@@ -124,6 +130,9 @@ class Bundle:
     genre_matrix      float32 [I, G]   multi-hot over manifest.genres, rows sum to 1 or 0
     successors        int32 [I, N]     item_idx that follow each item most; I: there are fewer
     successor_weights float32 [I, N]   how strongly, falling; 0 where there are fewer
+    neighbours        int32 [I, N]     item_idx that share most users with each item; I: fewer.
+                                       N is 0 in a bundle of an earlier release
+    neighbour_weights float32 [I, N]   how strongly, falling; 0 where there are fewer
     user_ids          int64 or bytes [U], strictly ascending
     user_history      int32 [E]        item_idx of all events, by user, oldest first
     user_offsets      int64 [U+1]      events of user row u are user_offsets[u]:user_offsets[u+1]
@@ -139,6 +148,8 @@ class Bundle:
     genre_matrix: npt.NDArray[np.float32]
     successors: npt.NDArray[np.int32]
     successor_weights: npt.NDArray[np.float32]
+    neighbours: npt.NDArray[np.int32]
+    neighbour_weights: npt.NDArray[np.float32]
     user_ids: npt.NDArray[Any]
     user_history: npt.NDArray[np.int32]
     user_offsets: npt.NDArray[np.int64]
@@ -160,8 +171,10 @@ class Bundle:
         arrays = {
             name: _load(path / f"{name}.npy", dtype, shape)
             for name, (dtype, shape) in _layout(manifest).items()
+            if f"{name}.npy" in manifest.files or name not in _LATER
         }
-        bundle = cls(path=path, manifest=manifest, **arrays)
+        nobody = {name: np.empty((manifest.n_items, 0), dtype) for name, dtype in _LATER.items()}
+        bundle = cls(path=path, manifest=manifest, **(nobody | arrays))
         _check_histories(bundle)
         return bundle
 
@@ -229,6 +242,8 @@ def _layout(manifest: Manifest) -> dict[str, tuple[str, tuple[int | None, ...]]]
         "genre_matrix": ("f4", (items, len(manifest.genres))),
         "successors": ("i4", (items, SUCCESSORS)),
         "successor_weights": ("f4", (items, SUCCESSORS)),
+        "neighbours": ("i4", (items, NEIGHBOURS)),
+        "neighbour_weights": ("f4", (items, NEIGHBOURS)),
         "user_ids": ("", (users,)),
         "user_history": ("i4", (None,)),
         "user_offsets": ("i8", (users + 1,)),

@@ -174,6 +174,21 @@ def test_a_manifest_that_lists_too_little_is_refused(copied, name):
     assert f"does not list {name}" in _refusal(copied)
 
 
+def test_a_bundle_of_an_earlier_release_has_no_neighbours(copied):
+    names = ("neighbours.npy", "neighbour_weights.npy")
+
+    def forget(manifest):
+        for name in names:
+            del manifest["files"][name]
+
+    for name in names:
+        (copied / name).unlink()
+    _edit_manifest(copied, forget)
+    bundle = Bundle.open(copied)
+    assert bundle.neighbours.shape == bundle.neighbour_weights.shape == (60, 0)
+    assert (bundle.neighbours.dtype, bundle.neighbour_weights.dtype) == (np.int32, np.float32)
+
+
 def test_a_truncated_file_is_named_even_without_checksums(copied):
     file = copied / "user_history.npy"
     file.write_bytes(file.read_bytes()[:-4])
@@ -194,6 +209,7 @@ def test_a_flipped_byte_is_found_by_its_checksum(copied, name):
         ("item_vectors.npy", np.zeros((60, 64), np.float32)),
         ("item_vectors.npy", np.zeros((60, 128), np.float64)),
         ("popularity.npy", np.zeros(59, np.int32)),
+        ("neighbours.npy", np.zeros((60, 99), np.int32)),
         ("user_ids.npy", np.arange(40.0)),
         ("user_features.npy", np.zeros((40, 99), np.float32)),
     ],

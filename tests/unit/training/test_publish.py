@@ -13,6 +13,7 @@ from training.data.dataset import load
 from training.errors import UserError
 from training.inputs import ranker_item_inputs, ranker_user_inputs
 from training.model.bundle import Bundle
+from training.neighbours import neighbours
 from training.publish import publish
 from training.publish_commands import register
 from training.run import Run
@@ -89,6 +90,9 @@ def test_a_bundle_holds_all_events_and_their_features(tmp_path, has_time, id_typ
     np.testing.assert_array_equal(bundle.item_features, ranker_item_inputs(dataset, every))
     np.testing.assert_array_equal(bundle.user_features, ranker_user_inputs(dataset, every))
     np.testing.assert_array_equal(bundle.item_vectors, np.load(run / "model" / "item_vectors.npy"))
+    near, weights = neighbours(dataset.item, dataset.offsets, dataset.n_items)
+    np.testing.assert_array_equal(bundle.neighbours, near)
+    np.testing.assert_array_equal(bundle.neighbour_weights, weights)
     assert bundle.manifest.split.hash == Run.read(run).split_hash
     assert bundle.manifest.recipe["epochs"] == 1
 
