@@ -176,13 +176,13 @@ class Service:
         return event, revision
 
     def similar(self, item_id: ItemId, limit: int) -> tuple[dict[str, Any], Page]:
-        """The item itself and those most like it by the cosine of their vectors."""
+        """The item itself and those most like it: by shared users, then by their vectors."""
         model = self._current()
         item = self._item(model, item_id, "item_id")
-        items, cosine = model.explain.neighbours(item, limit)
+        items, similarity = model.explain.neighbours(item, limit)
         rows = [
             model.render.item(i) | {"score": round(float(s), 4)}
-            for i, s in zip(items.tolist(), cosine, strict=True)
+            for i, s in zip(items.tolist(), similarity, strict=True)
         ]
         return model.render.item(item), Page(rows, model.version)
 

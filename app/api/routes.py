@@ -293,7 +293,9 @@ def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
 def _add_catalogue(api: FastAPI, service: Service) -> None:
     @api.get("/similar/{item_id}", response_model=schemas.SimilarResponse)
     async def similar(item_id: PathId, limit: Limit = 10) -> Response:
-        """Items most like this one."""
+        """Items most like this one, falling: first those that share most users with it, by the
+        shrunk cosine of who has what; behind these by the cosine of the vectors, scaled to stay
+        below. An item that nobody has yet has the cosine of the vectors alone."""
         item, page = service.similar(item_id, limit)
         return _json({"item": item, "similar": page.items, "model_version": page.version})
 

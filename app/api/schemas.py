@@ -124,7 +124,9 @@ class Because(BaseModel):
 
 
 class Why(BaseModel):
-    """A sentence; the watched item it names and the cosine similarity to it, where it names one."""
+    """A sentence; the watched item it names and how similar it is, where it names one.
+
+    `similarity` is measured as the `score` of `/similar` is."""
 
     text: str
     because: Because | None

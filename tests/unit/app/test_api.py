@@ -106,6 +106,17 @@ async def test_similar_items_exclude_the_item_itself(client, bundle):
     assert item not in [row["movie_id"] for row in body["similar"]]
 
 
+@pytest.mark.parametrize("limit", [1, 30, 100])
+async def test_similar_items_are_as_many_as_asked_with_falling_scores(client, bundle, limit):
+    for item in bundle.items.ids[:5]:
+        body = (await client.get(f"/similar/{item}", params={"limit": limit})).json()
+        scores = [row["score"] for row in body["similar"]]
+        assert len({row["movie_id"] for row in body["similar"]} - {item}) == min(limit, 59)
+        assert scores == sorted(scores, reverse=True)
+        first = bundle.neighbours[bundle.item_index(item), 0]
+        assert body["similar"][0]["movie_id"] == bundle.items.ids[first]
+
+
 async def test_popular_can_be_asked_by_genre(client, bundle):
     genre = bundle.manifest.genres[0]
     body = (await client.get("/popular", params={"limit": 5, "genre": genre})).json()
