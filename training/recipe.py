@@ -40,6 +40,11 @@ class Recipe(BaseModel):
         False,
         description="whether every known user also has a learned vector; new users have none",
     )
+    user_features: bool = Field(
+        False,
+        description="whether the tower reads what TRAIN says of every known user besides the "
+        "order: ratings, pace and recency; new users have none",
+    )
     unseen_by_features: bool = Field(
         False,
         description="whether items without training events stay out of the loss and are placed by "
