@@ -38,6 +38,8 @@ class TrainingData:
     item_features: float32 [I, F]. catalogue: bool [I], items that may be recommended.
     low: bool [events of train], those whose rating is under the recipe's `given_below`; None where
         its loss does not ask.
+    user_features: float32 [U, C], standardised, 0 where unknown; None where the recipe does not
+        ask.
     """
 
     train: Events
@@ -45,6 +47,7 @@ class TrainingData:
     item_features: np.ndarray
     catalogue: np.ndarray
     low: np.ndarray | None = None
+    user_features: np.ndarray | None = None
 
 
 class TwoTower(nn.Module):
@@ -59,7 +62,7 @@ class TwoTower(nn.Module):
         self.item_tower = ItemTower(
             torch.from_numpy(data.item_features), recipe.id_dropout, known=known
         )
-        self.user_tower = _user_tower(recipe, data.train.n_users)
+        self.user_tower = _user_tower(recipe, data)
 
     def forward(self, batch: Batch, sampled: Tensor | None) -> Tensor:
         """This worker's part of the mean loss of the global batch, a scalar.
@@ -79,7 +82,7 @@ class TwoTower(nn.Module):
 
     def _known_users(self, users: Tensor) -> Tensor | None:
         """The windows' user_idx, some of them as if unknown, so that new users are practised."""
-        if self.user_tower.user_ids is None:
+        if not self.user_tower.config.users:
             return None
         dropped = torch.rand(len(users), device=users.device) < self._id_dropout
         return users.masked_fill(dropped, -1)
@@ -252,19 +255,28 @@ def _read_state(directory: Path) -> dict[str, Any]:
     return state
 
 
-def _user_tower(recipe: Recipe, n_users: int) -> UserTower:
-    """The recipe's user tower, untrained."""
+def _user_tower(recipe: Recipe, data: TrainingData) -> UserTower:
+    """The recipe's user tower, untrained; it holds the users' features, which training leaves."""
+    features = data.user_features
+    knows_users = recipe.user_ids or features is not None
     shape: dict[str, Any] = {
         "history_length": recipe.history_length,
         "half_lives": recipe.half_lives,
         "hidden": recipe.hidden,
         "dropout": recipe.dropout,
-        "users": n_users if recipe.user_ids else 0,
+        "users": data.train.n_users if knows_users else 0,
+        "user_ids": recipe.user_ids,
+        "user_features": 0 if features is None else features.shape[1],
     }
+    tower: UserTower
     if recipe.encoder == "transformer":
         blocks, heads = recipe.transformer_blocks, recipe.transformer_heads
-        return TransformerTower(TransformerConfig(**shape, blocks=blocks, heads=heads))
-    return UserTower(TowerConfig(**shape))
+        tower = TransformerTower(TransformerConfig(**shape, blocks=blocks, heads=heads))
+    else:
+        tower = UserTower(TowerConfig(**shape))
+    if features is not None:
+        tower.user_features[1:] = torch.from_numpy(features)
+    return tower
 
 
 def _mix(*numbers: int) -> int:

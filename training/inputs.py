@@ -18,6 +18,7 @@ from training.model.user_features import DAY_S
 _YEAR_KNOT_SPACING = 10
 _SUCCESSOR_DISTANCE = 5  # events
 _SUCCESSOR_SHRINKAGE = 5  # events added to every item's count, so that rare pairs weigh less
+_MOST_DEVIATIONS = 5.0
 
 
 def item_tower_features(items: pa.Table) -> np.ndarray:
@@ -119,6 +120,19 @@ def ranker_user_inputs(dataset: Dataset, chosen: np.ndarray) -> np.ndarray:
     inputs = np.stack([_floats(table[name]) for name in USER_INPUTS], axis=1).astype(np.float32)
     inputs[_floats(table["n_events"]) == 0] = np.nan
     return inputs
+
+
+def user_tower_features(dataset: Dataset, chosen: np.ndarray) -> np.ndarray:
+    """USER_INPUTS of every user in deviations from the mean, float32 [U, len(USER_INPUTS)].
+
+    chosen: bool [E], which they are made of. What is unknown is 0, the mean. Nobody is further
+    from it than 5 deviations: a layer is linear in them, and one machine's account among people
+    would be out of all measure.
+    """
+    inputs = np.ma.masked_invalid(ranker_user_inputs(dataset, chosen).astype(np.float64))
+    deviation = np.ma.maximum(inputs.std(axis=0), 1e-6)  # less is rounding: all are the same
+    score = (inputs - inputs.mean(axis=0)) / deviation
+    return score.clip(-_MOST_DEVIATIONS, _MOST_DEVIATIONS).filled(0).astype(np.float32)
 
 
 def years(items: pa.Table) -> np.ndarray:

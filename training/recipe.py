@@ -40,6 +40,11 @@ class Recipe(BaseModel):
         False,
         description="whether every known user also has a learned vector; new users have none",
     )
+    user_features: bool = Field(
+        False,
+        description="whether the tower reads what TRAIN says of every known user besides the "
+        "order: ratings, pace and recency; new users have none",
+    )
     unseen_by_features: bool = Field(
         False,
         description="whether items without training events stay out of the loss and are placed by "
@@ -105,15 +110,15 @@ class Recipe(BaseModel):
         "lambdamart", description="the second stage: trees, or a deep network"
     )
     ranker_trees: int = Field(60, ge=1, le=200, description="trees of lambdamart and xgboost")
-    ranker_leaves: int = Field(15, ge=2, le=31, description="leaves of each tree")
-    ranker_learning_rate: float = Field(0.05, gt=0, description="shrinkage of each tree")
+    ranker_leaves: int = Field(7, ge=2, le=31, description="leaves of each tree")
+    ranker_learning_rate: float = Field(0.08, gt=0, description="shrinkage of each tree")
     ranker_epochs: int = Field(6, ge=1, description="passes of a deep ranker over its users")
     ranker_step_size: float = Field(2e-3, gt=0, description="a deep ranker's Adam step size")
-    ranker_share: float = Field(
-        0.6,
+    choosing_share: float = Field(
+        0.4,
         gt=0,
-        lt=1,
-        description="validation users that train the ranker; the others stop the tower early",
+        le=1,
+        description="validation users that choose the tower's epoch and the blend",
     )
     ranker_max_users: int = Field(
         10_000, ge=1, description="validation users that train the ranker, at most"

@@ -19,7 +19,7 @@ from training.data.splits import TRAIN, VALIDATION, Split, split
 from training.errors import UserError
 from training.evaluate import Known, events_where, fold_events
 from training.fit import TrainingData
-from training.inputs import item_tower_features
+from training.inputs import item_tower_features, user_tower_features
 from training.model.blend import Tower
 from training.model.two_tower import UserTower
 from training.rank import Ranker, divide_validation, fit_ranker
@@ -115,7 +115,7 @@ def _new(request: Request, dataset: Dataset, workers: Workers) -> Run:
     recipe = recipe_for(protocol)
     if request.recipe is not None:
         recipe = read_recipe(request.recipe, protocol)
-    check_ratings(recipe, dataset)
+    check_recipe(recipe, dataset)
     if request.epochs is not None:
         recipe = recipe.model_copy(update={"epochs": request.epochs})
     k_core, seed = request.k_core or 0, request.seed or 0
@@ -250,10 +250,14 @@ def _with_validation(
     return blend_towers(learned, events, blend.weights, seed)
 
 
-def check_ratings(recipe: Recipe, dataset: Dataset) -> None:
-    """UserError when the loss asks for ratings that the data has not."""
+def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
+    """UserError when the recipe asks for ratings or times that the data has not."""
     if recipe.loss == "mixed" and not dataset.has_ratings:
         raise UserError(f"loss mixed needs ratings, {dataset.path} has none: choose in-batch")
+    if recipe.user_features and not (dataset.has_ratings or dataset.has_time):
+        raise UserError(
+            f"user_features are made of ratings and times, {dataset.path} has neither: leave it out"
+        )
 
 
 def training_data(dataset: Dataset, cut: Split, recipe: Recipe, validation: Events) -> TrainingData:
@@ -267,6 +271,7 @@ def training_data(dataset: Dataset, cut: Split, recipe: Recipe, validation: Even
         item_features=item_tower_features(dataset.items),
         catalogue=cut.catalogue,
         low=low,
+        user_features=user_tower_features(dataset, learned) if recipe.user_features else None,
     )
 
 

@@ -36,7 +36,7 @@ from training.fit import Learner, TrainingData
 from training.rank import divide_validation
 from training.recipe import Recipe, recipe_for
 from training.recipe_file import read_recipe, recipe_text
-from training.train import check_ratings, training_data
+from training.train import check_recipe, training_data
 from training.trial_log import TrialLog
 
 Report = Callable[[str], None]
@@ -148,7 +148,7 @@ def _asked(request: TuneRequest, dataset: Dataset) -> tuple[Tuning, Split]:
     )
     if request.epochs is not None:
         recipe = Recipe.model_validate(recipe.model_dump() | {"epochs": max(request.epochs, 1)})
-    check_ratings(recipe, dataset)
+    check_recipe(recipe, dataset)
     cut = split(dataset, request.protocol, k_core=request.k_core, seed=request.seed)
     tuning = Tuning(
         fingerprint=dataset.fingerprint,

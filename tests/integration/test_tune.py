@@ -28,9 +28,10 @@ def test_a_stopped_tuning_goes_on_and_leaves_a_recipe_that_train_takes(tmp_path,
         if len(lines) == 1:  # Ctrl-C, once
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(UserError, match="after 1 of 3 trials: add --resume"):
+    # Of the two trials at work, the second may end before the signal is seen.
+    with pytest.raises(UserError, match=r"after [12] of 3 trials: add --resume"):
         tune(TuneRequest(**asked), stop)
-    assert len(lines) == 1 and not (out / "recipe.yaml").exists()
+    assert len(lines) in (1, 2) and not (out / "recipe.yaml").exists()
     trials = tune(TuneRequest(**asked, resume=True), lines.append)
     assert len(trials) == 3 and [line.split()[1] for line in lines] == ["1", "2", "3"]
     assert trials[0].ndcg == max(trial.ndcg for trial in trials)

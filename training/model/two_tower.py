@@ -27,7 +27,9 @@ class TowerConfig:
     half_lives: initial half-life of each decayed sum, in events; training moves them.
     hidden: width of the first layer.
     dropout: probability, in training only.
-    users: rows of the optional table of user ids; 0 is none.
+    users: users of whom it knows more than the history; 0 is none.
+    user_ids: whether each of them has a learned vector.
+    user_features: features known of each of them.
     """
 
     history_length: int = 200
@@ -35,6 +37,8 @@ class TowerConfig:
     hidden: int = 256
     dropout: float = 0.2
     users: int = 0
+    user_ids: bool = True  # as before there were features: bundles of then do not say so
+    user_features: int = 0
 
 
 class UserTower(nn.Module):
@@ -47,8 +51,9 @@ class UserTower(nn.Module):
 
     The last coordinate of a user vector is 1, so that of an item vector is the item's bias.
 
-    With `config.users` a learned vector for each known user is added. A user without one, who came
-    after the training, is the history alone, which training also practises.
+    With `config.users` a learned vector of each known user is added, or a linear map of the user's
+    features, or both. A user without them, who came after the training, is the history alone,
+    which training also practises.
     """
 
     def __init__(self, config: TowerConfig) -> None:
@@ -74,10 +79,17 @@ class UserTower(nn.Module):
             nn.Linear(DIMENSION, DIMENSION - 1),
         )
         self.user_ids: nn.Embedding | None = None
-        if config.users:
-            # Row 0 stands for everybody without a row, and stays zero.
+        # In both tables row 0 stands for everybody without a row, and stays zero.
+        if config.users and config.user_ids:
             self.user_ids = nn.Embedding(1 + config.users, DIMENSION - 1, padding_idx=0)
             nn.init.zeros_(self.user_ids.weight)
+        self.project_user: nn.Linear | None = None
+        if config.user_features:
+            self.project_user = nn.Linear(config.user_features, DIMENSION - 1, bias=False)
+            nn.init.zeros_(self.project_user.weight)
+            table = torch.zeros(1 + config.users, config.user_features)
+            self.register_buffer("user_features", table)
+            self.user_features: Tensor
         self.register_buffer("item_vectors", torch.zeros(0, DIMENSION), persistent=False)
         self.item_vectors: Tensor
 
@@ -105,8 +117,8 @@ class UserTower(nn.Module):
 
         history: int32 item indices of all users on end, oldest first; user b owns
         history[offsets[b]:offsets[b + 1]]. offsets: int64 [B + 1]. Needs `load`ed item vectors.
-        users: user_idx [B], -1 for a user without one; None is -1 for all. Only a tower with user
-        ids looks at them.
+        users: user_idx [B], -1 for a user without one; None is -1 for all. Only a tower with
+        `config.users` looks at them.
         """
         items, starts, ages, lengths = _recent(history, offsets, self.config.history_length)
         weights = self._weights(ages, lengths)
@@ -159,6 +171,8 @@ class UserTower(nn.Module):
         vectors: Tensor = self.layers(states) + self.linear(states)
         if self.user_ids is not None and users is not None:
             vectors = vectors + self.user_ids(users + 1)
+        if self.project_user is not None and users is not None:
+            vectors = vectors + self.project_user(self.user_features[users + 1])
         return torch.cat([vectors, vectors.new_ones(*vectors.shape[:-1], 1)], dim=-1)
 
 

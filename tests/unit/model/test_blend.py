@@ -63,6 +63,20 @@ def test_a_saved_tower_is_loaded_as_what_it_was(make, tmp_path):
     assert np.array_equal(np.load(tmp_path / "item_vectors.npy"), made.item_vectors.numpy())
 
 
+def test_a_blend_still_knows_its_users_when_it_is_loaded(tmp_path):
+    tower = blended()
+    learned = UserTower(TowerConfig(hidden=16, users=2, user_features=3)).eval()
+    learned.item_vectors = tower.parts[0].item_vectors
+    torch.nn.init.normal_(learned.project_user.weight)
+    learned.user_features[1:] = torch.randn(2, 3)
+    tower.parts = (learned, linear())
+    tower.save(tmp_path)
+    histories, users = ragged([1, 2], [1, 2], [1, 2]), np.array([0, 1, -1])
+    vectors = load_tower(tmp_path).encode_ragged(*histories, users)
+    assert np.array_equal(vectors, tower.encode_ragged(*histories, users))
+    assert len(np.unique(vectors, axis=0)) == 3
+
+
 def test_a_blend_with_a_part_missing_is_not_loaded(tmp_path):
     blended().save(tmp_path)
     settings = json.loads((tmp_path / "tower.json").read_text())

@@ -13,10 +13,10 @@ from training.model.two_tower import DIMENSION, ItemTower, TowerConfig, UserTowe
 ITEMS = 30
 
 
-def tower(history_length=200, seed=0, kind=UserTower, users=0):
+def tower(history_length=200, seed=0, kind=UserTower, **known):
     torch.manual_seed(seed)
     config = TowerConfig if kind is UserTower else TransformerConfig
-    made = kind(config(history_length=history_length, users=users)).eval()
+    made = kind(config(history_length=history_length, **known)).eval()
     made.item_vectors = torch.randn(ITEMS, DIMENSION)
     return made
 
@@ -149,6 +149,50 @@ def test_a_known_user_differs_from_the_history_alone_by_a_vector_of_its_own(tmp_
     own = made.user_ids.weight[1].detach().numpy()
     np.testing.assert_allclose((known - alone)[:-1], own, atol=1e-5)
     assert known[-1] == 1 and not np.allclose(known, other)
+
+
+@every_kind
+def test_a_known_user_differs_from_the_history_alone_by_a_map_of_its_features(tmp_path, kind):
+    made = tower(kind=kind, users=3, user_ids=False, user_features=2)
+    torch.nn.init.normal_(made.project_user.weight)
+    made.user_features[1:] = torch.tensor([[1.0, 0], [0, 0], [-2, 3]])
+    made.save(tmp_path)
+    loaded = load_tower(tmp_path)
+    assert loaded.user_ids is None
+    history = ragged([1, 2], [1, 2], [1, 2], [1, 2])
+    unknown, first, average, last = loaded.encode_ragged(*history, np.array([-1, 0, 1, 2]))
+    alone = loaded.encode_ragged(*history)
+    np.testing.assert_allclose([unknown, average], alone[:2], atol=1e-6)
+    columns = made.project_user.weight.detach().numpy().T
+    np.testing.assert_allclose((first - unknown)[:-1], columns[0], atol=1e-5)
+    np.testing.assert_allclose((last - unknown)[:-1], -2 * columns[0] + 3 * columns[1], atol=1e-5)
+    assert first[-1] == last[-1] == 1
+
+
+def test_ids_and_features_of_a_user_add_up():
+    made = tower(users=2, user_features=1)
+    torch.nn.init.normal_(made.user_ids.weight[1:])
+    torch.nn.init.normal_(made.project_user.weight)
+    made.user_features[1:] = torch.tensor([[0.0], [0.5]])
+    history = ragged([1, 2], [1, 2])
+    own = made.encode_ragged(*history, np.array([0, 1])) - made.encode_ragged(*history)
+    ids = made.user_ids.weight[1:].detach().numpy()
+    expected = ids + [[0], [0.5]] * made.project_user.weight.detach().numpy().T
+    np.testing.assert_allclose(own[:, :-1], expected, atol=1e-5)
+
+
+@every_kind
+@pytest.mark.parametrize("users", [0, 3])
+def test_a_tower_saved_before_there_were_user_features_is_loaded_as_it_was(tmp_path, kind, users):
+    made = tower(kind=kind, users=users)
+    made.save(tmp_path)
+    file = tmp_path / "tower.json"
+    settings = json.loads(file.read_text())
+    del settings["user_ids"], settings["user_features"]
+    file.write_text(json.dumps(settings))
+    loaded = load_tower(tmp_path)
+    assert loaded.config == made.config
+    assert loaded.state_dict().keys() == made.state_dict().keys()
 
 
 def test_a_tower_without_user_ids_does_not_ask_who_it_is():

@@ -30,6 +30,29 @@ def planted(n_users=150, n_items=60, length=12):
     )
 
 
+def told_by_features(n_users=800):
+    """What a user likes is one of 16 items, told by the signs of four features alone.
+
+    Half of the users show it in TRAIN, after an event that says nothing; the others, of whom only
+    that event is known, are asked for it.
+    """
+    rng = np.random.default_rng(0)
+    features = rng.choice([-1.0, 1.0], (n_users, 4)).astype(np.float32)
+    liked = (features > 0) @ [1, 2, 4, 8]
+    events_of = np.stack([rng.integers(16, 40, n_users), liked], axis=1)
+    user = np.repeat(np.arange(n_users), 2)
+    asked = user % 2 == 1
+    held_out = asked & (np.arange(2 * n_users) % 2 == 1)
+    return TrainingData(
+        train=events(user[~held_out], events_of.ravel()[~held_out], n_users, 40),
+        validation=events(user[held_out], liked[1::2], n_users, 40),
+        item_features=np.ones((40, 1), np.float32),
+        catalogue=np.ones(40, dtype=bool),
+        user_features=features,
+    )
+
+
+GUESSED = (1 / np.log2(np.arange(2, 12))).sum() / 16  # NDCG@10 of 16 items in any order
 RECIPE = Recipe(batch_positions=200, learning_rate=5e-3, average_decay=0.9)
 
 
@@ -73,6 +96,52 @@ def test_so_they_do_under_every_choice_of_loss_and_tower(choice):
     learner, losses = learned(recipe, replace(data, low=low), epochs=12)
     assert learner.validate() > 0.9
     assert losses[-1] < losses[0]
+
+
+TOLD = RECIPE.model_copy(
+    update={"user_features": True, "batch_positions": 20, "learning_rate": 1e-2}
+)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"encoder": "transformer", "transformer_blocks": 1},
+        {"user_ids": True},
+        {"loss": "sampled-softmax", "sampled_items": 256},
+        {"loss": "in-batch"},
+        {"loss": "bpr", "sampled_items": 256},
+    ],
+    ids=str,
+)
+def test_what_only_the_features_of_users_tell_is_learned_from_them(choice):
+    recipe = Recipe(**(TOLD.model_dump() | choice))
+    learner, _ = learned(recipe, told_by_features(), epochs=12)
+    assert learner.validate() > 0.95
+
+
+def test_without_them_it_can_only_be_guessed():
+    data = replace(told_by_features(), user_features=None)
+    learner, _ = learned(TOLD.model_copy(update={"user_features": False}), data, epochs=12)
+    assert learner.validate() < GUESSED + 0.1
+
+
+def test_training_practises_users_of_whom_no_features_are_known():
+    recipe = TOLD.model_copy(update={"id_dropout": 0.999999})
+    learner, _ = learned(recipe, told_by_features(), epochs=2)
+    assert not learner._model.user_tower.project_user.weight.any()
+
+
+def test_training_leaves_the_features_of_users_as_they_are(tmp_path):
+    data = told_by_features(n_users=60)
+    learner, _ = learned(TOLD, data, epochs=2)
+    learner.save(tmp_path, [])
+    other = Learner(TOLD, replace(data, user_features=-data.user_features), seed=1)
+    other.load(tmp_path)
+    for tower in (learner.tower(), other.tower()):
+        assert not tower.user_features[0].any()
+        assert np.array_equal(tower.user_features[1:], data.user_features)
 
 
 def test_what_was_rated_low_is_never_a_target_and_is_given_to_its_user():
@@ -155,11 +224,12 @@ class EverythingSaysWhere(TorchFunctionMode):
         {"loss": "mixed", "unseen_by_features": True},
         {"loss": "mse+bpr"},
         {"encoder": "transformer", "user_ids": True},
+        {"user_features": True},
     ],
     ids=str,
 )
 def test_all_that_a_step_computes_with_is_on_the_models_device(choice):
-    data = planted(n_users=20)
+    data = replace(planted(n_users=20), user_features=np.ones((20, 4), np.float32))
     learner = Learner(Recipe(**(RECIPE.model_dump() | choice)), data, seed=0)
     model = learner._model
     held = {*model.parameters(), *model.buffers()}
@@ -212,7 +282,7 @@ def test_two_workers_gradients_add_up_to_those_of_one():
 
 
 def test_a_worker_without_a_window_in_a_batch_has_a_gradient_of_zeros():
-    data = planted(n_users=1)
+    data = replace(planted(n_users=1), user_features=np.ones((1, 4), np.float32))
     learner = Learner(RECIPE, data, seed=0)
     (batch,) = learner._sequences.batches(batch_positions=200, seed=0, epoch=0, rank=1, workers=2)
     learner._model(batch, None).backward()

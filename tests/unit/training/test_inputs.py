@@ -11,6 +11,7 @@ from training.inputs import (
     ranker_item_inputs,
     ranker_user_inputs,
     successors,
+    user_tower_features,
 )
 from training.model.ranking import ITEM_INPUTS, SUCCESSORS, USER_INPUTS
 
@@ -103,7 +104,24 @@ def test_inputs_without_time_or_ratings_are_nan_and_not_wrong():
     assert np.isnan(users).all()
 
 
-@pytest.mark.parametrize("inputs", [ranker_item_inputs, ranker_user_inputs])
+def test_user_tower_features_are_deviations_from_the_mean_and_zero_where_unknown():
+    inputs = np.array([[1.0, np.nan, 7, 3], [3, np.nan, 7, np.nan], [np.nan] * 4])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.inputs.ranker_user_inputs", lambda *events: inputs)
+        features = user_tower_features(dataset(), np.ones(4, bool))
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, [[-1, 0, 0, 0], [1, 0, 0, 0], [0] * 4])
+
+
+def test_one_user_unlike_all_others_stays_within_measure():
+    ratings = np.where(np.arange(100) == 0, 1, 5)
+    data = make_dataset(user=np.arange(100), item=np.zeros(100), rating=ratings)
+    column = user_tower_features(data, np.ones(100, bool))[:, USER_INPUTS.index("rating_mean")]
+    assert column[0] == -5
+    assert np.allclose(column[1:], 0.1, atol=0.01)
+
+
+@pytest.mark.parametrize("inputs", [ranker_item_inputs, ranker_user_inputs, user_tower_features])
 def test_what_is_not_chosen_changes_nothing(inputs):
     data = random_dataset()
     chosen = data.timestamp < np.median(data.timestamp)

@@ -1,14 +1,19 @@
 import json
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from tests.datasets import make_dataset, random_dataset
 from tests.runs import tiny_run
+from training.data.splits import TRAIN, VALIDATION, split
 from training.errors import UserError
+from training.evaluate import events_where
+from training.inputs import user_tower_features
 from training.recipe import Recipe
 from training.run import Epoch, Run
 from training.towers import _done
-from training.train import Request, train
+from training.train import Request, check_recipe, train, training_data
 
 
 def ask(path, **fields):
@@ -114,6 +119,23 @@ def test_resuming_a_finished_run_does_nothing_and_says_so(tiny):
     run = train(Request(data=tiny / "data", out=tiny / "run", resume=True), lines.append)
     assert run.status == "finished"
     assert "finished already" in lines[0]
+
+
+def test_the_tower_is_told_of_users_what_train_says_and_only_if_the_recipe_asks():
+    dataset = random_dataset()
+    cut = split(dataset, "leave-one-out", k_core=0, seed=0)
+    validation = events_where(dataset, cut.fold == VALIDATION)
+    data = training_data(dataset, cut, Recipe(user_features=True), validation)
+    expected = user_tower_features(dataset, cut.fold == TRAIN)
+    assert np.array_equal(data.user_features, expected) and expected.any()
+    assert training_data(dataset, cut, Recipe(), validation).user_features is None
+
+
+def test_features_of_users_that_cannot_be_are_refused():
+    bare = make_dataset(user=[0, 0, 1], item=[0, 1, 1])
+    with pytest.raises(UserError, match="user_features are made of ratings and times"):
+        check_recipe(Recipe(user_features=True), bare)
+    check_recipe(Recipe(), bare)
 
 
 def test_training_stops_after_the_last_epoch_or_without_progress(tiny):
