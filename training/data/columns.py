@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from training.errors import UserError
 
-CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
+_CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
 TIME_TEXT_TYPES = (pa.timestamp("us"), pa.timestamp("us", tz="UTC"))
 
 
@@ -86,13 +86,13 @@ def _cast(column: pa.Array, kind: pa.DataType, expected: str) -> pa.Array:
     def fits(value: pa.Scalar) -> bool:
         try:
             value.cast(kind)
-        except CAST_ERRORS:
+        except _CAST_ERRORS:
             return False
         return True
 
     try:
         return column.cast(kind)
-    except CAST_ERRORS:
+    except _CAST_ERRORS:
         raise _first_bad(column, fits, expected) from None
 
 
