@@ -3,9 +3,9 @@
 A batch starts at once when none is running, and takes all who wait where they are few. Beside
 running ones, of which there are fewer than `max_in_flight`, it starts when as many wait as its fair
 share of all that are being served: else the first who comes would take a slot, and the cost of a
-batch, for himself. So an idle service
-adds no wait, and a busy one makes big, even batches by itself. Who would be answered later than
-after `max_wait_s` is refused (app/admission.py).
+batch, for himself. So an idle service adds no wait, and a busy one makes big, even batches by
+itself. Who would be answered later than after `max_wait_s` is refused (app/admission.py). Who asks
+the same as somebody who waits or is being served shares the answer (docs/adr/0042).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from app.admission import Admission
@@ -23,6 +24,25 @@ R = TypeVar("R")
 
 # So few are not dealt out to several batches: one costs as much as ten requests in it.
 _NOT_SPLIT = 16
+
+
+@dataclass(slots=True)
+class _Call(Generic[T, R]):
+    """An item, when it came, and the futures of all who wait for its result."""
+
+    item: T
+    entered: float
+    futures: list[asyncio.Future[R]] = field(default_factory=list)
+
+    def answer(self, result: R) -> None:
+        for future in self.futures:
+            if not future.done():  # the caller may have gone away
+                future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
 
 
 class Coalescer(Generic[T, R]):
@@ -36,32 +56,46 @@ class Coalescer(Generic[T, R]):
         max_in_flight: int,
         max_wait_s: float = math.inf,
         went_without: Callable[[R], bool] = lambda result: False,
+        same: Callable[[T], Hashable] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """handle: must return one result per item; what it raises, every item's caller gets.
         went_without: by one of its results, whether a batch had to do without something. Such a
         batch may have waited for what does not answer, so its time says nothing of the next one's.
+        same: names all that an item's result depends on; items of one name are handled once while
+        they overlap. None: every item is handled.
         clock: seconds, as the event loop counts them."""
         self._admission = Admission(max_wait_s, max_batch, clock)
         self._handle = handle
         self._went_without = went_without
+        self._same = same
         self._max_in_flight = max_in_flight
-        self._waiting: list[tuple[T, asyncio.Future[R], float]] = []  # and when it came
+        self._waiting: list[_Call[T, R]] = []
+        self._shared: dict[Hashable, _Call[T, R]] = {}  # those that wait or run, by their names
         # And the size of its batch, and whether that was as big as it might be.
         self._running: dict[asyncio.Task[bool], tuple[int, bool]] = {}
         self._flush_scheduled = False
 
     async def submit(self, item: T) -> R:
         """The handler's result for this item. Raises Overloaded when it would come too late."""
-        entered = self.check()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
-        self._waiting.append((item, future, entered))
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._call_for(item).futures.append(future)
+        return await future
+
+    def _call_for(self, item: T) -> _Call[T, R]:
+        """The one under way for the same item, or a new one."""
+        name = None if self._same is None else self._same(item)
+        if name is not None and (under_way := self._shared.get(name)) is not None:
+            return under_way
+        call: _Call[T, R] = _Call(item, self.check())
+        if name is not None:
+            self._shared[name] = call
+        self._waiting.append(call)
         if not self._flush_scheduled:
             # Not at once: what else is readable in this turn of the loop joins the batch.
             self._flush_scheduled = True
-            loop.call_soon(self._flush)
-        return await future
+            asyncio.get_running_loop().call_soon(self._flush)
+        return call
 
     def check(self) -> float:
         """Now, in seconds. Raises Overloaded where `submit` would."""
@@ -84,13 +118,13 @@ class Coalescer(Generic[T, R]):
 
     def _refuse_the_late(self) -> None:
         late = 0
-        for _, future, entered in self._waiting:
+        for call in self._waiting:
             left = len(self._waiting) - late
-            if not self._admission.is_late(entered, left):
+            if not self._admission.is_late(call.entered, left):
                 break
             late += 1
-            if not future.done():
-                future.set_exception(self._admission.refusal(left))
+            self._forget(call)
+            call.fail(self._admission.refusal(left))
         del self._waiting[:late]
 
     def _fair_share(self) -> int:
@@ -106,20 +140,24 @@ class Coalescer(Generic[T, R]):
         self._admission.finished(size, len(self._waiting), full=tells)
         self._flush()
 
-    async def _run(self, batch: list[tuple[T, asyncio.Future[R], float]]) -> bool:
+    def _forget(self, call: _Call[T, R]) -> None:
+        if self._same is not None:
+            del self._shared[self._same(call.item)]
+
+    async def _run(self, batch: list[_Call[T, R]]) -> bool:
         """Whether the batch took the time that batches take."""
         try:
-            results = await self._handle([item for item, _, _ in batch])
+            results = await self._handle([call.item for call in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}")
         except BaseException as error:
-            for _, future, _ in batch:
-                if not future.done():
-                    future.set_exception(error)
+            for call in batch:
+                self._forget(call)
+                call.fail(error)
             if isinstance(error, asyncio.CancelledError):
                 raise
             return True
-        for (_, future, _), result in zip(batch, results, strict=True):
-            if not future.done():  # the caller may have gone away
-                future.set_result(result)
+        for call, result in zip(batch, results, strict=True):
+            self._forget(call)
+            call.answer(result)
         return not any(map(self._went_without, results))

@@ -66,6 +66,11 @@ class Miss:
     version: str
     degraded: tuple[str, ...]
 
+    def identity(self) -> tuple[str, tuple[str, ...]]:
+        """Misses of one identity have the same slate: the key says all that it depends on, with
+        the revision that the user had after this request came."""
+        return self.key, self.degraded
+
 
 class Recommender:
     """Answers queries from whatever of its dependencies works."""
@@ -207,14 +212,13 @@ class Recommender:
         scores = await self._try("rank", self._ranker.rank(version, histories, retrieved), degraded)
         candidates = retrieved if scores is None else _reorder(retrieved, scores)
         self._metrics.candidates(len(users), candidates.items.shape[1])
-        return [
-            _personal_slate(model, user, candidates, n, query.limit)
-            if _is_plain(query)
-            else model.directed.personal(
-                _walk(query, user, wanted[n], vectors[n], retrieved, candidates, n)
-            )
-            for n, (query, user) in enumerate(zip(queries, users, strict=True))
-        ]
+        plain = [n for n, query in enumerate(queries) if _is_plain(query)]
+        slates = _plain_slates(model, queries, users, candidates, plain)
+        for n, query in enumerate(queries):
+            if n not in slates:
+                walk = _walk(query, users[n], wanted[n], vectors[n], retrieved, candidates, n)
+                slates[n] = model.directed.personal(walk)
+        return [slates[n] for n in range(len(queries))]
 
     async def _try(self, name: str, work: Awaitable[T], degraded: list[str]) -> T | None:
         """The result of `work`, or None with `name` noted when its dependency fails or is late."""
@@ -269,14 +273,26 @@ def _reorder(candidates: Candidates, scores: np.ndarray) -> Candidates:
     )
 
 
-def _personal_slate(
-    model: Model, user: Known, candidates: Candidates, row: int, limit: int
-) -> Slate:
-    items = candidates.items[row, :limit]
-    items = items[items >= 0]
-    scores = candidates.scores[row, : len(items)]
-    body = model.render.slate(items, scores, model.explain.because(items, user.history))
-    return Slate(body, Strategy.PERSONAL, model.version)
+def _plain_slates(
+    model: Model,
+    queries: Sequence[Query],
+    users: Sequence[Known],
+    candidates: Candidates,
+    rows: Sequence[int],
+) -> dict[int, Slate]:
+    """The best candidates of these rows as they are, by row."""
+    if not rows:
+        return {}
+    present = np.count_nonzero(candidates.items >= 0, axis=1).tolist()
+    lengths = [min(queries[n].limit, present[n]) for n in rows]
+    items = [candidates.items[n, :length] for n, length in zip(rows, lengths, strict=True)]
+    scores = [candidates.scores[n, :length] for n, length in zip(rows, lengths, strict=True)]
+    because = model.explain.because(items, [users[n].history for n in rows])
+    bodies = model.render.slates(items, scores, because)
+    return {
+        n: Slate(body, Strategy.PERSONAL, model.version)
+        for n, body in zip(rows, bodies, strict=True)
+    }
 
 
 def _popular_slate(model: Model, query: Query, user: Known, wanted: SearchFilter) -> Slate:

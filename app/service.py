@@ -114,6 +114,7 @@ class Service:
             max_batch=max_batch,
             max_in_flight=batches_in_flight,
             max_wait_s=max_wait_s,
+            same=Miss.identity,
         )
 
     async def recommend(self, query: Query) -> Slate:

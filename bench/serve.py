@@ -198,6 +198,7 @@ class _Bench:
             self._fill_cache()
         samples: dict[tuple[int, str], list[Sample]] = {}
         hit_rates: dict[str, list[float]] = {mode: [] for mode in self._modes[1:]}
+        computed: dict[str, list[float]] = {}
         steps = list(product(self._workload.clients, self._modes))
         for number in range(self._workload.rounds):
             # There and back, so that a drift weighs on no mode more than on another.
@@ -205,12 +206,14 @@ class _Bench:
                 self._report(
                     f"round {number + 1}/{self._workload.rounds}: {mode}, {clients} clients"
                 )
-                before = self._lookups()
+                before, slates = self._lookups(), self._slates()
                 samples.setdefault((clients, mode), []).append(
                     measure(self._plan(mode, clients=clients))
                 )
                 if mode in hit_rates:
                     hit_rates[mode].append(_hit_rate(before, self._lookups()))
+                if mode == "uncached":
+                    computed.setdefault(str(clients), []).append(_share(slates, self._slates()))
         closed = {
             mode: {str(n): median_figures(samples[n, mode]) for n in self._workload.clients}
             for mode in self._modes
@@ -219,6 +222,8 @@ class _Bench:
             "closed": closed,
             "ratios": self._ratios(closed),
             "cache_hit_rate": {mode: round(median(rates), 4) for mode, rates in hit_rates.items()},
+            # The others shared what was being computed for somebody who asked the same.
+            "computed_of_uncached": {n: round(median(part), 3) for n, part in computed.items()},
         }
         if not self._workload.closed_only:
             rates = (self._workload.arrivals_per_s, self._workload.stress_arrivals_per_s)
@@ -323,17 +328,29 @@ class _Bench:
         """The service's own count of cache hits and misses."""
         return self._counts("marquee_cache_lookups_total")
 
+    def _slates(self) -> tuple[float, float]:
+        """The service's own count of slates: computed, and answered."""
+        computed = self._counts("marquee_batch_size_sum")[""]
+        return computed, self._counts("marquee_requests_total").get("/recommend", 0.0)
+
     def _counts(self, name: str) -> dict[str, float]:
-        """A counter's values by its first label."""
+        """A counter's values by its first label, "" where it has none."""
         with urlopen(f"http://{_HOST}:{self._port}/metrics", timeout=10) as response:
             text = response.read().decode()
         lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(name)]
-        return {labels.split('"')[1]: float(count) for labels, count in lines}
+        return {
+            labels.split('"')[1] if '"' in labels else "": float(count) for labels, count in lines
+        }
 
 
 def _hit_rate(before: dict[str, float], after: dict[str, float]) -> float:
     hits, misses = (after.get(k, 0.0) - before.get(k, 0.0) for k in ("hit", "miss"))
     return hits / (hits + misses) if hits + misses else 0.0
+
+
+def _share(before: tuple[float, float], after: tuple[float, float]) -> float:
+    computed, answered = (new - old for old, new in zip(before, after, strict=True))
+    return computed / answered if answered else 0.0
 
 
 def production(settings: Settings) -> Bundle:

@@ -103,10 +103,11 @@ class _Batch:
         await self._stages.rank(version, histories, candidates)
         clock("rank", since)
         since = process_time()
-        for row, user in enumerate(found):
-            items, scores = candidates.items[row, :_SLATE], candidates.scores[row, :_SLATE]
-            because = model.explain.because(items, user.history) if len(user.history) else None
-            model.render.slate(items, scores, because)
+        rows = [row for row, user in enumerate(found) if len(user.history)]
+        items = [candidates.items[row, :_SLATE] for row in rows]
+        scores = [candidates.scores[row, :_SLATE] for row in rows]
+        because = model.explain.because(items, [found[row].history for row in rows])
+        model.render.slates(items, scores, because)
         clock("slate", since)
 
 

@@ -84,7 +84,7 @@ class DirectedStage:
         score_of = dict(zip(walk.ranked.tolist(), scores.tolist(), strict=True))
         shown = np.array([score_of.get(i, np.nan) for i in shaped.items.tolist()], np.float32)
         personal = walk.vector is not None
-        because = self._explain.because(shaped.items, walk.user.history) if personal else None
+        because = self._explain.because([shaped.items], [walk.user.history]) if personal else None
         body = self._render.slate(shaped.items, shown, because)
         body = self._with_pins(body, shaped)
         strategy = Strategy.PERSONAL if personal else Strategy.POPULAR

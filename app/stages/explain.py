@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ _LOOK_BACK_EVENTS = 100
 
 @dataclass(frozen=True, slots=True)
 class Because:
-    """item: int32[N] item_idx of the nearest watched item; similarity: float32[N], at most 1."""
+    """item: int32[N] item_idx of the nearest watched item; similarity: float32[N], at most 1; for
+    each of the N items of the slates asked about."""
 
     item: Int32s
     similarity: Float32s
@@ -38,27 +40,37 @@ class ExplainStage:
         self._near, self._weight = bundle.neighbours, bundle.neighbour_weights
         self._beyond = self._weight.min(axis=1, initial=1, where=self._weight > 0)
 
-    def because(self, slate: Int32s, history: Int32s) -> Because:
-        """For each item of the slate the most similar of the history's last events.
+    def because(self, slates: Sequence[Int32s], histories: Sequence[Int32s]) -> Because:
+        """For each item of each user's slate the most similar of the last events of that user's
+        history; the slates one after the other.
 
         Raises ValueError for an empty history: there is nothing to name.
         """
-        if not len(history):
+        if not all(map(len, histories)):
             raise ValueError("an empty history explains nothing")
-        recent = history[-_LOOK_BACK_EVENTS:]
-        if not self._near.shape[1]:
-            return self._behind(slate, recent)
-        watched = np.zeros(len(self._unit) + 1, bool)  # the last: no neighbour
-        watched[recent] = True
-        near = self._near.take(slate, axis=0)
-        known = watched.take(near)
-        # The strongest: neighbours are in order.
-        place = np.arange(len(slate)), known.argmax(axis=1)
-        met, item, similarity = known[place], near[place], self._weight[slate, place[1]]
+        recent = [history[-_LOOK_BACK_EVENTS:] for history in histories]
+        ends = np.cumsum([len(slate) for slate in slates]).tolist()
+        slots = list(zip([0, *ends[:-1]], ends, recent, strict=True))
+        flat = np.concatenate(slates)
+        near = self._near.take(flat, axis=0)
+        item = np.zeros(len(flat), np.int32)
+        similarity = np.zeros(len(flat), np.float32)
+        met = np.zeros(len(flat), bool)
+        if near.size:
+            known = np.empty(near.shape, bool)
+            watched = np.zeros(len(self._unit) + 1, bool)  # the last: no neighbour
+            for start, end, events in slots:
+                watched[events] = True
+                watched.take(near[start:end], out=known[start:end])
+                watched[events] = False
+            # The strongest: neighbours are in order.
+            place = np.arange(len(flat)), known.argmax(axis=1)
+            met, item, similarity = known[place], near[place], self._weight[flat, place[1]]
         if not met.all():
-            behind = self._behind(slate, recent)
-            item = np.where(met, item, behind.item)
-            similarity = np.where(met, similarity, behind.similarity)
+            for start, end, events in slots:
+                alone = start + np.flatnonzero(~met[start:end])
+                if len(alone):
+                    item[alone], similarity[alone] = self._behind(flat[alone], events)
         return Because(item, similarity)
 
     def nearest(self, item: int, history: Int32s, k: int) -> tuple[Int32s, Float32s]:
@@ -96,9 +108,9 @@ class ExplainStage:
         similarity: Float32s = np.where(known > 0, known, behind)
         return similarity
 
-    def _behind(self, slate: Int32s, recent: Int32s) -> Because:
+    def _behind(self, slate: Int32s, recent: Int32s) -> tuple[Int32s, Float32s]:
         """The same by the vectors, for items that have none of `recent` among their neighbours."""
         cosine = self._unit.take(slate, axis=0) @ self._unit.take(recent, axis=0).T
         best = cosine.argmax(axis=1)
         similarity = cosine[np.arange(len(slate)), best] * self._beyond.take(slate)
-        return Because(recent.take(best), similarity)
+        return recent.take(best), similarity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,23 @@ class RenderStage:
 
     def slate(self, chosen: Int32s, scores: Float32s, because: Because | None) -> bytes:
         """The JSON array of a slate; `why` is null where nothing watched is like the item."""
-        items = list(map(self.item, chosen.tolist()))
+        return self.slates([chosen], [scores], because)[0]
+
+    def slates(
+        self, chosen: Sequence[Int32s], scores: Sequence[Float32s], because: Because | None
+    ) -> list[bytes]:
+        """The same of several slates; because: of their items one after the other."""
+        items = list(map(self.item, np.concatenate(chosen).tolist()))
         whys = self._popular(items) if because is None else self._whys(because, items)
+        shown = _rounded(np.concatenate(scores), 4)
         rows = [
             {**item, "score": score, "why": why}
-            for item, score, why in zip(items, _rounded(scores, 4), whys, strict=True)
+            for item, score, why in zip(items, shown, whys, strict=True)
         ]
-        return orjson.dumps(rows)
+        ends = np.cumsum([len(slate) for slate in chosen]).tolist()
+        return [
+            orjson.dumps(rows[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
 
     def _show(self, item: int) -> dict[str, Any]:
         items = self._items

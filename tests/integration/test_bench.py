@@ -57,6 +57,7 @@ def test_the_ratios_are_shares_of_the_empty_endpoint_s_throughput(figures):
 
 def test_uncached_reads_nothing_from_the_cache_and_cached_everything(figures):
     assert figures["cache_hit_rate"] == {"uncached": 0.0, "cached": 1.0}
+    assert all(0 < share <= 1 for share in figures["computed_of_uncached"].values())
 
 
 def test_a_realistic_stream_is_answered_whole_and_partly_from_the_cache(figures):

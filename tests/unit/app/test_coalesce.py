@@ -118,3 +118,65 @@ async def test_a_caller_that_goes_away_does_not_disturb_the_others():
     gone.cancel()
     double.go.set()
     assert await stays == 4
+
+
+def sharing(handle):
+    """Numbers are the same when their last digits are."""
+    return Coalescer(handle, max_batch=3, max_in_flight=1, same=lambda n: n % 10)
+
+
+async def test_who_asks_the_same_shares_the_answer_of_whoever_waits_or_is_served():
+    double = Doubling()
+    coalescer = sharing(double)
+    served = [asyncio.create_task(coalescer.submit(n)) for n in (1, 11)]
+    await asyncio.sleep(0.01)
+    waiting = [asyncio.create_task(coalescer.submit(n)) for n in (2, 21, 12)]
+    await asyncio.sleep(0.01)
+    double.go.set()
+    assert await asyncio.gather(*served, *waiting) == [2, 2, 4, 2, 4]
+    assert double.batches == [[1], [2]]
+
+
+async def test_an_answer_that_was_given_is_not_shared_with_who_comes_later():
+    double = Doubling()
+    double.go.set()
+    coalescer = sharing(double)
+    assert [await coalescer.submit(1), await coalescer.submit(11)] == [2, 22]
+    assert double.batches == [[1], [11]]
+
+
+async def test_whoever_shares_may_go_away_without_the_others():
+    double = Doubling()
+    coalescer = sharing(double)
+    first, second, third = [asyncio.create_task(coalescer.submit(n)) for n in (1, 11, 21)]
+    await asyncio.sleep(0.01)
+    first.cancel()
+    third.cancel()
+    double.go.set()
+    assert await second == 2
+
+
+async def test_a_failure_is_shared_and_the_next_call_tries_again():
+    asked = []
+
+    async def handle(numbers):
+        asked.append(list(numbers))
+        await asyncio.sleep(0)
+        if len(asked) == 1:
+            raise RuntimeError("not now")
+        return numbers
+
+    coalescer = sharing(handle)
+    results = await asyncio.gather(*map(coalescer.submit, [1, 11]), return_exceptions=True)
+    assert [str(error) for error in results] == ["not now", "not now"]
+    assert await coalescer.submit(21) == 21
+    assert asked == [[1], [21]]
+
+
+async def test_whoever_shares_does_not_count_for_the_size_of_batches():
+    double = Doubling()
+    coalescer = sharing(double)
+    calls = [asyncio.create_task(coalescer.submit(n)) for n in (1, 11, 21, 2, 3)]
+    double.go.set()
+    assert await asyncio.gather(*calls) == [2, 2, 2, 4, 6]
+    assert double.batches == [[1, 2, 3]]

@@ -88,7 +88,7 @@ def test_a_bundle_of_an_earlier_release_has_its_vectors_alone(bundle):
         cosine[item] = -2
         found, _ = stage.neighbours(item, 10)
         assert found.tolist() == np.argsort(-cosine)[:10].tolist()
-        because = stage.because(np.array([item], np.int32), history)
+        because = stage.because([np.array([item], np.int32)], [history])
         assert because.item.tolist() == [history[cosine[history].argmax()]]
 
 
@@ -97,7 +97,7 @@ def test_the_reason_of_a_slate_is_the_nearest_of_the_history(bundle, stage):
     for _ in range(50):
         both = rng.permutation(60).astype(np.int32)
         slate, history = both[:10], both[10 : 11 + rng.integers(40)]
-        because = stage.because(slate, history)
+        because = stage.because([slate], [history])
         for item, source, similarity in zip(slate, because.item, because.similarity, strict=True):
             nearest, similarities = stage.nearest(int(item), history, 1)
             if len(nearest):
@@ -112,7 +112,7 @@ def test_a_shared_audience_goes_before_the_nearest_vector(bundle, stage):
     shared = bundle.neighbours[item, 0]
     alike = apart[cosines(bundle, item)[apart].argmax()]
     history = np.array([alike, shared, alike], np.int32)
-    assert stage.because(np.array([item], np.int32), history).item.tolist() == [shared]
+    assert stage.because([np.array([item], np.int32)], [history]).item.tolist() == [shared]
     assert stage.nearest(item, history, 3)[0].tolist()[:2] == [shared, alike]
 
 
@@ -120,9 +120,9 @@ def test_only_the_last_hundred_events_are_looked_at(bundle, stage):
     item, shared = 7, bundle.neighbours[7, 0]
     apart = np.flatnonzero(~np.isin(np.arange(60), [item, *bundle.neighbours[item]]))
     history = np.append(shared, np.resize(apart, 100)).astype(np.int32)
-    assert stage.because(np.array([item], np.int32), history).item[0] != shared
+    assert stage.because([np.array([item], np.int32)], [history]).item[0] != shared
 
 
 def test_an_empty_history_explains_nothing(stage):
     with pytest.raises(ValueError, match="empty history"):
-        stage.because(np.array([1], np.int32), np.empty(0, np.int32))
+        stage.because([np.array([1], np.int32)], [np.empty(0, np.int32)])

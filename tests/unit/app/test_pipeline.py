@@ -16,6 +16,10 @@ def ids(slate):
     return [row["movie_id"] for row in orjson.loads(slate.recommendations)]
 
 
+def whys(slate):
+    return [row["why"] and row["why"]["text"] for row in orjson.loads(slate.recommendations)]
+
+
 def known_user(bundle):
     """A user with a history."""
     lengths = np.diff(bundle.user_offsets)
@@ -108,11 +112,12 @@ async def test_an_unknown_user_with_a_history_gets_a_personal_slate(world, bundl
 
 async def test_a_batch_answers_each_query_as_if_it_were_alone(world, bundle):
     users = [int(u) for u in bundle.user_ids[:6]]
-    queries = [Query(user, limit=5) for user in users] + [Query("nobody", limit=3)]
+    queries = [Query(user, limit=n) for n, user in enumerate(users, 3)] + [Query("nobody", limit=3)]
     recommender = world.recommender()
     together = await recommended(recommender, [replace(q, read_cache=False) for q in queries])
     alone = [await one(recommender, replace(q, read_cache=False)) for q in queries]
     assert [ids(s) for s in together] == [ids(s) for s in alone]
+    assert [whys(s) for s in together] == [whys(s) for s in alone]
 
 
 async def test_feedback_changes_the_next_slate(world, bundle):
@@ -252,3 +257,41 @@ async def test_who_is_in_the_cache_does_not_wait_for_who_is_not(world, bundle):
     ranker.go.set()
     assert [slate.from_cache for slate in await asyncio.gather(*misses)] == 4 * [False]
     assert sum(ranker.sizes) == 4
+
+
+async def computing(service, ranker, queries):
+    """The answers to come, once their slates are being computed."""
+    answers = [asyncio.create_task(service.recommend(query)) for query in queries]
+    while not ranker.sizes:
+        await asyncio.sleep(0)
+    return answers
+
+
+async def test_the_same_slate_is_computed_once_for_all_who_ask_meanwhile(world, bundle):
+    ranker = HeldUp(world.stages)
+    service = world.service(ranker=ranker)
+    query = Query(known_user(bundle), read_cache=False)
+    answers = await computing(service, ranker, [query, query, replace(query, read_cache=True)])
+    answers.append(asyncio.create_task(service.recommend(query)))
+    await asyncio.sleep(0.01)
+    ranker.go.set()
+    slates = await asyncio.gather(*answers)
+    assert sum(ranker.sizes) == 1
+    assert len({slate.recommendations for slate in slates}) == 1
+    assert not any(slate.from_cache for slate in slates)
+
+
+async def test_another_request_or_feedback_meanwhile_has_its_own_slate(world, bundle):
+    ranker = HeldUp(world.stages)
+    service = world.service(ranker=ranker)
+    query = Query(known_user(bundle), read_cache=False)
+    answers = await computing(service, ranker, [query, replace(query, limit=3)])
+    watched = bundle.items.ids[int(bundle.popularity[0])]
+    await world.state.append(Event(query.user_id, watched, EventType.WATCH, 0))
+    answers.append(asyncio.create_task(service.recommend(query)))
+    await asyncio.sleep(0.01)
+    ranker.go.set()
+    before, short, after = await asyncio.gather(*answers)
+    assert sum(ranker.sizes) == 3
+    assert (len(ids(before)), len(ids(short))) == (10, 3)
+    assert watched not in ids(after)
