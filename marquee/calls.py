@@ -72,10 +72,11 @@ class Call(Generic[T]):
 
     def may_go_again(self, response: httpx.Response) -> bool:
         """Whether the answer says that another try may succeed, and harms nothing."""
-        if response.status_code == 429:
-            return True
+        is_own = "json" in response.headers.get("content-type", "")
+        if response.status_code == 429 or (response.status_code == 404 and not is_own):
+            return True  # the latter: Ray Serve is there, the service is not yet
         if response.status_code == 503:  # the service's own: nothing was stored
-            return not self.once or "json" in response.headers.get("content-type", "")
+            return not self.once or is_own
         return response.status_code in (502, 504) and not self.once
 
     def may_follow(self, error: httpx.TransportError) -> bool:

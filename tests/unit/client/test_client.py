@@ -57,11 +57,12 @@ def over(*steps, **options):
 
 OK = (200, {}, SLATE)
 PROXY = (503, {"content-type": "text/html"}, "<h1>no server</h1>")
+NO_ROUTE_YET = (404, {"content-type": "text/plain"}, "Path '/recommend' not found.")
 
 
 @pytest.mark.parametrize(
-    "met", [429, 502, 503, 504, httpx.ConnectError("refused"), httpx.ReadTimeout("slow"),
-            httpx.RemoteProtocolError("cut off")],
+    "met", [429, 502, 503, 504, NO_ROUTE_YET, httpx.ConnectError("refused"),
+            httpx.ReadTimeout("slow"), httpx.RemoteProtocolError("cut off")],
 )  # fmt: skip
 async def test_a_slate_is_asked_for_again_until_it_comes(waits, met):
     script, client = over(met, OK)
@@ -76,7 +77,7 @@ async def test_a_slate_is_asked_for_again_until_it_comes(waits, met):
     assert len(waits) == 2
 
 
-@pytest.mark.parametrize("met", [httpx.ConnectError("refused"), 429, 503])
+@pytest.mark.parametrize("met", [httpx.ConnectError("refused"), 429, 503, NO_ROUTE_YET])
 def test_feedback_goes_again_when_it_was_not_stored(waits, met):
     script, client = over(met, (200, {}, {"status": "stored"}))
     assert client.feedback(1, 2, "watch")["status"] == "stored"
