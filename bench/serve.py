@@ -23,6 +23,7 @@ import os
 import platform
 import socket
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -53,6 +54,7 @@ _WARMUP_S = 1.0
 _WARM_CLIENTS = 32
 _WARM_LIMIT_S = 300.0
 _DEGRADED = "marquee_degraded_total"
+_ANSWERED = 'marquee_requests_total{route="/recommend",status="200"}'
 _WHOLE_ANSWER = '"degraded":[]'
 _MEASURED = ("rps", "p50_ms", "p95_ms", "p99_ms")
 
@@ -330,17 +332,19 @@ class _Bench:
 
     def _slates(self) -> tuple[float, float]:
         """The service's own count of slates: computed, and answered."""
-        computed = self._counts("marquee_batch_size_sum")[""]
-        return computed, self._counts("marquee_requests_total").get("/recommend", 0.0)
+        computed = self._counts("marquee_batch_size_sum")
+        return sum(computed.values()), sum(self._counts(_ANSWERED).values())
 
     def _counts(self, name: str) -> dict[str, float]:
         """A counter's values by its first label, "" where it has none."""
         with urlopen(f"http://{_HOST}:{self._port}/metrics", timeout=10) as response:
             text = response.read().decode()
-        lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(name)]
-        return {
-            labels.split('"')[1] if '"' in labels else "": float(count) for labels, count in lines
-        }
+        counts: dict[str, float] = defaultdict(float)
+        for line in text.splitlines():
+            if line.startswith(name):
+                labels, count = line.rsplit(" ", 1)
+                counts[labels.split('"')[1] if '"' in labels else ""] += float(count)
+        return dict(counts)
 
 
 def _hit_rate(before: dict[str, float], after: dict[str, float]) -> float:

@@ -182,9 +182,12 @@ def _begin(request: TuneRequest, asked: Tuning) -> Tuning:
     except (OSError, ValidationError) as error:
         raise UserError(f"{request.out} holds no tuning: leave out --resume") from error
     for name in Tuning.model_fields:
-        if getattr(begun, name) != getattr(asked, name):
+        was = getattr(begun, name)
+        if was != getattr(asked, name):
+            shown = f" ({was})" if isinstance(was, int | str) else ""
             raise UserError(
-                f"{request.out} was begun with another {name}: use the same, or another out"
+                f"{request.out} was begun with another {name}{shown}: "
+                f"use the same, or another --out"
             )
     return begun
 

@@ -27,9 +27,11 @@ def test_a_tuning_goes_on_only_as_it_was_begun(request_of):
     begun = begin(request_of)
     again = replace(request_of, resume=True)
     assert begin(again) == begun
-    for change in ({"seed": 1}, {"trials": 3}, {"epochs": 2}, {"protocol": "user-random"}):
+    for change in ({"seed": 1}, {"epochs": 2}, {"protocol": "user-random"}):
         with pytest.raises(UserError, match="was begun with another"):
             begin(replace(again, **change))
+    with pytest.raises(UserError, match=r"another trials \(2\): use the same, or another --out"):
+        begin(replace(again, trials=3))
 
 
 def test_a_directory_in_use_is_not_touched(request_of):
