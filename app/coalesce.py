@@ -28,9 +28,10 @@ _NOT_SPLIT = 16
 
 @dataclass(slots=True)
 class _Call(Generic[T, R]):
-    """An item, when it came, and the futures of all who wait for its result."""
+    """An item, its name, when it came, and the futures of all who wait for its result."""
 
     item: T
+    name: Hashable | None
     entered: float
     futures: list[asyncio.Future[R]] = field(default_factory=list)
 
@@ -87,7 +88,7 @@ class Coalescer(Generic[T, R]):
         name = None if self._same is None else self._same(item)
         if name is not None and (under_way := self._shared.get(name)) is not None:
             return under_way
-        call: _Call[T, R] = _Call(item, self.check())
+        call: _Call[T, R] = _Call(item, name, self.check())
         if name is not None:
             self._shared[name] = call
         self._waiting.append(call)
@@ -141,8 +142,8 @@ class Coalescer(Generic[T, R]):
         self._flush()
 
     def _forget(self, call: _Call[T, R]) -> None:
-        if self._same is not None:
-            del self._shared[self._same(call.item)]
+        if call.name is not None:
+            del self._shared[call.name]
 
     async def _run(self, batch: list[_Call[T, R]]) -> bool:
         """Whether the batch took the time that batches take."""

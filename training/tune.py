@@ -187,7 +187,7 @@ def _begin(request: TuneRequest, asked: Tuning) -> Tuning:
             shown = f" ({was})" if isinstance(was, int | str) else ""
             raise UserError(
                 f"{request.out} was begun with another {name}{shown}: "
-                f"use the same, or another --out"
+                "use the same, or another --out"
             )
     return begun
 
