@@ -150,7 +150,7 @@ class Service:
         return self._pages
 
     def check_rules(self, asked: Rules) -> None:
-        """Raises NotFound for genres and caps that the catalogue does not have."""
+        """Raises NotFound for genres, caps and pins that the catalogue does not have."""
         self._current().directed.rules.check(asked)
 
     async def _compute(self, misses: Sequence[Miss]) -> list[Slate]:

@@ -70,6 +70,8 @@ class Edge:
             return
         headers = dict(scope["headers"])
         call = Call(_request_id(headers), time.perf_counter(), may_read_cache(headers))
+        if scope["method"] == "HEAD":  # as GET; the server, whose scope this is, sends no body
+            scope = {**scope, "method": "GET"}
         scope["call"] = call
         path = scope["path"]
         status = 500

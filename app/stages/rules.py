@@ -65,7 +65,7 @@ class RulesStage:
         }
 
     def check(self, rules: Rules) -> None:
-        """Raises NotFound for genres and caps that the catalogue does not have.
+        """Raises NotFound for genres, caps and pinned items that the catalogue does not have.
 
         For requests: in a rules file what this version does not have has no effect.
         """
@@ -83,6 +83,13 @@ class RulesStage:
             for genre in genres:
                 if genre not in self._genre_column:
                     raise NotFound(f"{where}: unknown genre {genre!r}", field=where)
+        for n, pin in enumerate(rules.pins):
+            if self._bundle.item_index(pin.item_id) < 0:
+                where = f"rules.pin.{n}.item_id"
+                name = self._bundle.manifest.entity.name
+                raise NotFound(
+                    f"{where}: {name} {pin.item_id!r} is not in the catalogue", field=where
+                )
 
     def blocked(self, rules: Rules) -> Int32s:
         """item_idx that the rules block."""

@@ -165,6 +165,16 @@ def test_concurrent_requests_each_get_their_own_answer(service):
             assert body["recommendations"] == alone[body["user_id"]]
 
 
+def test_head_has_no_body_and_the_connection_goes_on(service):
+    client, _, _ = service
+    for path in ("/ready", "/popular", "/", "/docs"):
+        response = client.head(path)
+        assert response.status_code == 200
+        assert int(response.headers["content-length"]) > 0
+        assert not response.content
+    assert client.get("/health").json() == {"status": "ok"}
+
+
 def test_a_ten_megabyte_body_is_refused(service):
     client, _, _ = service
     response = client.post("/recommend", content=b" " * 10_000_000)

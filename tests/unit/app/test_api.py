@@ -210,6 +210,7 @@ async def test_a_bad_request_names_its_field(client, body, field):
             "rules.boost.1.genres",
         ),
         ({"rules": {"diversity": {"max_per": {"mood": 1}}}}, "rules.diversity.max_per"),
+        ({"rules": {"pin": [{"item_id": 10**9}]}}, "rules.pin.0.item_id"),
     ],
 )
 async def test_what_the_catalogue_does_not_have_is_a_404_that_names_its_field(client, asked, field):
@@ -279,6 +280,13 @@ async def test_a_wrong_method_is_a_405_in_the_same_shape(client):
     response = await client.get("/recommend")
     assert response.status_code == 405
     assert response.json()["error"]["code"] == "bad_request"
+
+
+async def test_head_is_answered_as_get_is(client):
+    response, as_get = await client.head("/health"), await client.get("/health")
+    assert response.status_code == 200
+    assert response.headers["content-length"] == as_get.headers["content-length"]
+    assert (await client.head("/recommend")).status_code == 405
 
 
 async def test_before_the_first_bundle_the_service_is_healthy_but_not_ready(world):
