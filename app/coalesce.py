@@ -32,7 +32,7 @@ class _Call(Generic[T, R]):
 
     item: T
     name: Hashable | None
-    entered: float
+    came_at: float
     futures: list[asyncio.Future[R]] = field(default_factory=list)
 
     def answer(self, result: R) -> None:
@@ -77,18 +77,22 @@ class Coalescer(Generic[T, R]):
         self._running: dict[asyncio.Task[bool], tuple[int, bool]] = {}
         self._flush_scheduled = False
 
-    async def submit(self, item: T) -> R:
-        """The handler's result for this item. Raises Overloaded when it would come too late."""
+    async def submit(self, item: T, came_at: float | None = None) -> R:
+        """The handler's result for this item. Raises Overloaded when it would come too late.
+
+        came_at: seconds of the clock, where it came from another queue; None: now.
+        """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._call_for(item).futures.append(future)
+        self._call_for(item, came_at).futures.append(future)
         return await future
 
-    def _call_for(self, item: T) -> _Call[T, R]:
+    def _call_for(self, item: T, came_at: float | None) -> _Call[T, R]:
         """The one under way for the same item, or a new one."""
         name = None if self._same is None else self._same(item)
         if name is not None and (under_way := self._shared.get(name)) is not None:
             return under_way
-        call: _Call[T, R] = _Call(item, name, self.check())
+        now = self.check()
+        call: _Call[T, R] = _Call(item, name, now if came_at is None else came_at)
         if name is not None:
             self._shared[name] = call
         self._waiting.append(call)
@@ -121,7 +125,7 @@ class Coalescer(Generic[T, R]):
         late = 0
         for call in self._waiting:
             left = len(self._waiting) - late
-            if not self._admission.is_late(call.entered, left):
+            if not self._admission.is_late(call.came_at, left):
                 break
             late += 1
             self._forget(call)

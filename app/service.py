@@ -126,8 +126,11 @@ class Service:
         self._check_genres(query.genres, "filters.genres")
         if not query.is_cached:
             self.check_load(False)  # a refusal need not wait for the look-up
+        came_at = time.monotonic()
         found = await self._look_ups.submit(query)
-        return found if isinstance(found, Slate) else await self._computations.submit(found)
+        if isinstance(found, Slate):
+            return found
+        return await self._computations.submit(found, came_at)
 
     def check_load(self, read_cache: bool) -> None:
         """Raises Overloaded where `recommend` would at once, for a query that may read the cache
