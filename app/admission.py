@@ -7,9 +7,10 @@ that takes long makes all behind it late. Where it was of requests that cost les
 faster than to the double of the last ones, and those who have waited too long are refused when
 their turn comes. So both the time and the memory that the queue takes are bounded.
 
-A queue is there for bursts. One that stands, batch after batch, makes everybody wait and serves
-nobody more: it may then be half as long (after Nichols and Jacobson, "Controlling Queue Delay",
-2012).
+What that estimate leaves out, such as a processor that is busy refusing others, shows in the time
+since those who are served came. While it is more than half of the longest, the queue may be ever
+shorter, and longer again when it is not: additive increase, multiplicative decrease (Chiu and Jain,
+1989).
 
 After a batch that hung, as when a replica died, there is no overload: the slowest of the last
 batches does not count for the pace, and who waited for it is served when the queue ends soon.
@@ -29,8 +30,7 @@ _LAST_BATCHES = 8
 # start. The first batch is no bigger.
 _FEW = 8
 _BATCH_SHARE = 0.2
-_STANDING_SHARE = 0.5
-_EMPTY_SHARE = 0.1
+_SHORTER, _LONGER, _SHORTEST = 0.9, 0.05, 0.2
 
 
 class Admission:
@@ -45,8 +45,8 @@ class Admission:
         self._clock = clock
         self._sizes: deque[int] = deque(maxlen=_LAST_BATCHES)
         self._busy: deque[tuple[float, int]] = deque(maxlen=_LAST_BATCHES)  # seconds, size
-        self._left: deque[int] = deque(maxlen=_LAST_BATCHES)  # in the queue when a batch came out
         self._s_per_item = 0.0
+        self._share = 1.0  # of the longest time, for the queue
         self._busy_since: float | None = None
 
     def enter(self, waiting: int, running: int) -> float:
@@ -55,7 +55,7 @@ class Admission:
         waiting, running: before it in the queue, and in the graph.
         """
         before_s = (waiting + running) * self._s_per_item
-        if waiting >= _FEW and before_s > (1 - _BATCH_SHARE) * self._bound_s():
+        if waiting >= _FEW and before_s > (1 - _BATCH_SHARE) * self._share * self._max_wait_s:
             raise self.refusal(waiting)
         return self._clock()
 
@@ -65,25 +65,28 @@ class Admission:
         last = max(self._sizes, default=0)
         if not self._s_per_item:
             return min(self._max_batch, max(_FEW, last))
-        in_time = _BATCH_SHARE * self._bound_s() / self._s_per_item
+        in_time = _BATCH_SHARE * self._share * self._max_wait_s / self._s_per_item
         return max(1, int(min(self._max_batch, max(_FEW, 2 * last), in_time)))
 
-    def is_late(self, entered: float, waiting: int) -> bool:
-        """Whether the first of `waiting`, who entered then, has waited too long to be served: half
+    def is_late(self, came_at: float, waiting: int) -> bool:
+        """Whether the first of `waiting`, who came then, has waited too long to be served: half
         of the longest time to an answer, with more than the other half of work waiting."""
-        half_s = self._bound_s() / 2
-        ends_soon = waiting * self._s_per_item <= half_s
-        return not ends_soon and self._clock() - entered > half_s
+        half_s = self._max_wait_s / 2
+        ends_soon = waiting * self._s_per_item <= self._share * half_s
+        return not ends_soon and self._clock() - came_at > half_s
 
-    def finished(self, size: int, waiting: int, *, full: bool) -> None:
+    def finished(self, size: int, waiting: int, *, full: bool, came_at: float) -> None:
         """A batch of `size` came out of the graph, with `waiting` in the queue at that moment.
 
         full: it was as big as it might be. Of others one learns nothing: had more waited, more
         would have been done in that time. They make what is known older.
+        came_at: when the first of the batch came, seconds of the clock.
         """
         now = self._clock()
+        is_late = now - came_at > self._max_wait_s / 2
+        share = self._share * _SHORTER if is_late else self._share + _LONGER
+        self._share = min(1.0, max(_SHORTEST, share))
         self._sizes.append(size)
-        self._left.append(waiting)
         if not full:
             if self._busy:
                 self._busy.popleft()
@@ -98,12 +101,6 @@ class Admission:
             "more requests than can be answered in time; ask again",
             retry_after_s=max(1, math.ceil(waiting * self._s_per_item)),
         )
-
-    def _bound_s(self) -> float:
-        """The longest time to an answer, as things stand."""
-        shortest_s = min(self._left, default=0) * self._s_per_item
-        stands = len(self._left) == _LAST_BATCHES and shortest_s > _EMPTY_SHARE * self._max_wait_s
-        return self._max_wait_s * (_STANDING_SHARE if stands else 1.0)
 
     def _pace(self) -> float:
         """Seconds per request, of the last batches but the slowest; 0 before the second."""

@@ -73,8 +73,8 @@ class Coalescer(Generic[T, R]):
         self._max_in_flight = max_in_flight
         self._waiting: list[_Call[T, R]] = []
         self._shared: dict[Hashable, _Call[T, R]] = {}  # those that wait or run, by their names
-        # And the size of its batch, and whether that was as big as it might be.
-        self._running: dict[asyncio.Task[bool], tuple[int, bool]] = {}
+        # And its batch, and whether that was as big as it might be.
+        self._running: dict[asyncio.Task[bool], tuple[list[_Call[T, R]], bool]] = {}
         self._flush_scheduled = False
 
     async def submit(self, item: T, came_at: float | None = None) -> R:
@@ -118,7 +118,7 @@ class Coalescer(Generic[T, R]):
                 return
             batch, self._waiting = self._waiting[:size], self._waiting[size:]
             task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._running[task] = (len(batch), len(batch) == limit)
+            self._running[task] = (batch, len(batch) == limit)
             task.add_done_callback(self._finished)
 
     def _refuse_the_late(self) -> None:
@@ -137,12 +137,14 @@ class Coalescer(Generic[T, R]):
         return -(-(len(self._waiting) + self._in_graph()) // self._max_in_flight)
 
     def _in_graph(self) -> int:
-        return sum(size for size, _ in self._running.values())
+        return sum(len(batch) for batch, _ in self._running.values())
 
     def _finished(self, task: asyncio.Task[bool]) -> None:
-        size, full = self._running.pop(task)
+        batch, full = self._running.pop(task)
         tells = full and not task.cancelled() and task.result()
-        self._admission.finished(size, len(self._waiting), full=tells)
+        self._admission.finished(
+            len(batch), len(self._waiting), full=tells, came_at=batch[0].came_at
+        )
         self._flush()
 
     def _forget(self, call: _Call[T, R]) -> None:

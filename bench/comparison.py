@@ -19,6 +19,7 @@ from app.settings import Settings
 from bench import processes
 from bench.serve import Workload, bench_serve
 
+_ALL_MAY_WAIT_MS = 60_000
 _ACCELERATION = ("RAY_SERVE_", "RAY_ADDRESS")
 
 
@@ -46,6 +47,7 @@ def stock(settings: Settings, workload: Workload) -> Start:
         "max_batch": 1,
         "batches_in_flight": settings.max_ongoing_requests,
         "max_ongoing_requests": settings.max_ongoing_requests,
+        "max_wait_ms": _ALL_MAY_WAIT_MS,
     }
     changed = {"modes": ("empty", "uncached"), "closed_only": True}
     return Start(

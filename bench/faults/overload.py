@@ -1,7 +1,8 @@
 """Ten times as many requests as the service can answer.
 
 They ask for very long slates, so that ten times as many are still what this process can send, and
-HAProxy take in, beside a service on the same two cores: about 3,500 a second.
+HAProxy take in, beside a service on the same two cores: about 2,500 a second. Everybody is another
+user, so that slates are not shared (docs/adr/0042).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from bench.faults.flood import Flood, Outcome
 from bench.faults.load import Id, Load, Log
-from bench.faults.service import HOST, Served
+from bench.faults.service import HOST, Served, resident_bytes
 from bench.load import Plan, percentile, run
 from bench.serve import http_request
 
@@ -57,15 +58,19 @@ class Overload:
 
 
 async def overload(load: Load, served: Served, users: Sequence[Id]) -> Overload:
-    """Measure what the service can do, offer ten times as much, then next to nothing."""
+    """Measure what the service can do, offer ten times as much, then next to nothing.
+
+    users: they ask in turn; so many that hardly two ask for the same slate at a time.
+    """
     requests = [http_request("/recommend", user, cached=False, slate=_SLATE) for user in users]
     capacity = (await run(_all_it_can(served, requests))).rps
-    before = served.memory_bytes()
+    ingress = served.replica("Gateway")
+    before = resident_bytes(ingress)
     peak = before
 
     def look() -> None:
         nonlocal peak
-        peak = max(peak, served.memory_bytes())
+        peak = max(peak, resident_bytes(ingress))
 
     flood = Flood(HOST, served.port, [request.encode() for request in requests])
     began = time.monotonic()

@@ -28,6 +28,7 @@ from training.model.bundle import Bundle
 OVERLOAD = "overload"
 NAMES = (*SCENARIOS, OVERLOAD)
 _USERS, _WRITERS = 60, 20
+_FLOOD_USERS = 5_000
 _STREAM = "marquee:events"
 _HISTORY_TRIES = 5
 _TWO_NODES = (sys.executable, "-m", "bench.faults.two_nodes")
@@ -117,7 +118,8 @@ class _Bench:
             for name in names:
                 self._report(name)
                 if name == OVERLOAD:
-                    flood = await overload(load, self._served, users)
+                    many = _ids(self._source.user_ids, _FLOOD_USERS)
+                    flood = await overload(load, self._served, many)
                     figures[name] = flood.as_json()
                 else:
                     figures[name] = (await self._fault(name, scene, load, known)).as_json()

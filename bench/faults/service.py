@@ -94,14 +94,15 @@ class Served:
             if text in command_line(pid) and "PR_SET_PDEATHSIG" not in command_line(pid)
         )
 
-    def memory_bytes(self) -> int:
-        """Resident memory of the ingress replicas."""
-        page = os.sysconf("SC_PAGE_SIZE")
-        total = 0
-        for pid in self.replica("Gateway"):
-            with suppress(OSError):
-                total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
-        return total
+
+def resident_bytes(pids: Sequence[int]) -> int:
+    """Memory of these processes."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
+    return total
 
 
 def kill(pids: Sequence[int]) -> None:

@@ -39,9 +39,12 @@ class Seen:
     refused_at: list[float] = field(default_factory=list)
 
 
-def simulate(request_s, per_s, hang_s=0.0):
-    """Requests that come at random for ten seconds; in the middle the graph hangs that long."""
-    return _run(lambda clock: _graph(clock, request_s, hang_s), per_s)
+def simulate(request_s, per_s, hang_s=0.0, before_s=0.0):
+    """Requests that come at random for ten seconds; in the middle the graph hangs that long.
+
+    before_s: what each waits elsewhere, which nothing in the graph tells.
+    """
+    return _run(lambda clock: _graph(clock, request_s, hang_s), per_s, before_s)
 
 
 def simulate_outage(per_s):
@@ -72,12 +75,12 @@ def simulate_outage(per_s):
     return _run(store, per_s)
 
 
-def _run(make_queue, per_s):
+def _run(make_queue, per_s, before_s=0.0):
     clock = Instant()
     loop = asyncio.SelectorEventLoop(clock)
     loop.time = lambda: clock.now
     try:
-        return loop.run_until_complete(_ask(clock, make_queue(clock), per_s))
+        return loop.run_until_complete(_ask(clock, make_queue(clock), per_s, before_s))
     finally:
         loop.close()
 
@@ -100,14 +103,15 @@ def _graph(clock, request_s, hang_s):
     return Coalescer(graph, max_batch=64, max_in_flight=2, max_wait_s=0.5, clock=lambda: clock.now)
 
 
-async def _ask(clock, queue, per_s):
+async def _ask(clock, queue, per_s, before_s):
     chance = random.Random(0)
     seen = Seen()
 
     async def ask():
         at = clock.now
         try:
-            await queue.submit(0)
+            await asyncio.sleep(before_s)
+            await queue.submit(0, at)
             seen.served_s.append(clock.now - at)
         except Overloaded:
             seen.refused_at.append(at)
@@ -127,6 +131,13 @@ def test_at_ten_times_the_capacity_the_served_are_in_time_and_hardly_fewer(reque
     assert percentile(seen.served_s, 0.99) < 1.0
     assert len(seen.served_s) > 0.8 * DURATION_S / request_s
     assert seen.refused_at
+
+
+def test_what_the_served_wait_elsewhere_makes_the_queue_shorter():
+    seen = simulate(0.006, per_s=10 / 0.006, before_s=0.4)
+    assert percentile(seen.served_s, 0.5) < 0.4 + 0.2
+    assert percentile(seen.served_s, 0.99) < 1.0
+    assert len(seen.served_s) > 0.7 * DURATION_S / 0.006
 
 
 @pytest.mark.parametrize("hang_s", [0.0, 1.0])
