@@ -109,7 +109,8 @@ class Erasure:
     """The record of a user's erasure, and the receipt for it.
 
     event_id: events up to it are gone; the user of later ones is a new one. removed: how much of
-    the user was in each place. A record that is not finished was interrupted: erase again.
+    the user was in each place, over all erasures of the user. A record that is not finished was
+    interrupted: erase again.
     """
 
     user_id: str

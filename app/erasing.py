@@ -57,25 +57,32 @@ class Eraser:
         self._log = log
 
     async def erase(self, user_id: UserId) -> Erasure:
-        """Erase a user, known or not; returns the receipt.
+        """Erase a user, known or not; returns the receipt, which counts what earlier erasures of
+        the user removed as well.
 
         From the first step on nothing of the user is served. Raises DependencyUnavailable or
         OSError when a place could not be reached: then it has to be asked for again.
         """
         erasure = await self.erasures.begin(user_id)
-        removed = dict(erasure.removed)
         entries = await self._stream.find(user_id, erasure.event_id)
         await self._stream.remove(entries)
-        removed["stream"] = len(entries)
+        erasure = await self._note(erasure, "stream", len(entries))
         keys = await self._cache.keys(user_prefix(user_id))
         await self._cache.drop(keys)
-        removed["cache"] = len(keys)
+        erasure = await self._note(erasure, "cache", len(keys))
         if self._log is not None:
-            whole = {erasure.user_id: erasure}
-            removed["log"] = await asyncio.to_thread(self._log.erase, whole)
-        receipt = replace(erasure, removed=removed, is_finished=True)
-        await self.erasures.finish(receipt)
+            events = await asyncio.to_thread(self._log.erase, {erasure.user_id: erasure})
+            erasure = await self._note(erasure, "log", events)
+        receipt = replace(erasure, is_finished=True)
+        await self.erasures.note(receipt)
         return receipt
+
+    async def _note(self, erasure: Erasure, place: str, count: int) -> Erasure:
+        """Note so many more as removed from a place: the next one may be away."""
+        removed = erasure.removed | {place: erasure.removed.get(place, 0) + count}
+        noted = replace(erasure, removed=removed)
+        await self.erasures.note(noted)
+        return noted
 
     async def left(self, erasure: Erasure) -> dict[str, str]:
         """What is still there of an erased user: place -> what it is; empty when all is gone."""

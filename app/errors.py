@@ -63,7 +63,7 @@ class Unauthorized(MarqueeError):
 
 
 class Forbidden(MarqueeError):
-    """The API key lacks the scope."""
+    """The API key lacks the scope, or a page of another origin would write."""
 
     status = 403
     code = "forbidden"

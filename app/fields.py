@@ -7,13 +7,16 @@ is understood.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _INT64 = 2**63
 _NO_CONTROLS = "^[^\\x00-\\x1f\\x7f-\\x9f]+$"
-_TEXT_ID = re.compile(_NO_CONTROLS.replace("$", r"\Z"))
+_PRINTABLE = re.compile(_NO_CONTROLS.replace("$", r"\Z"))
+# Segments of a path that lead elsewhere: clients and proxies take them out of an address.
+_DOTS = (".", "..")
 
 
 def _whole(value: Any) -> Any:
@@ -34,12 +37,26 @@ def _identifier(value: Any) -> int | str:
 
 
 def _text_id(value: str) -> str:
-    if len(value) > 128 or not _TEXT_ID.match(value):
+    if len(value) > 128 or not _PRINTABLE.match(value):
         raise ValueError("a text id must be 1 to 128 characters, none of them a control character")
+    if value in _DOTS:
+        raise ValueError("a text id must not be . or .., which no path can name")
     return value
 
 
-_TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": _NO_CONTROLS}
+def _words(value: str) -> str:
+    if len(value) > 200 or not _PRINTABLE.match(value):
+        raise ValueError("must be 1 to 200 characters, none of them a control character")
+    return value
+
+
+_TEXT_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 128,
+    "pattern": _NO_CONTROLS,
+    "not": {"enum": list(_DOTS)},
+}
 
 Identifier = Annotated[
     int | str,
@@ -49,6 +66,11 @@ Identifier = Annotated[
     ),
 ]
 TextId = Annotated[str, BeforeValidator(_text_id), WithJsonSchema(_TEXT_SCHEMA)]
+Words = Annotated[
+    str,
+    BeforeValidator(_words),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 200, "pattern": _NO_CONTROLS}),
+]
 WHOLE = BeforeValidator(_whole)  # goes with a strict int
 Genre = Annotated[str, Field(min_length=1, max_length=100)]
 Year = Annotated[int, Field(strict=True, ge=1, le=9999), WHOLE]
@@ -64,3 +86,10 @@ def year_range(years: tuple[int | None, int | None] | None) -> tuple[int | None,
     if first is not None and last is not None and first > last:
         return last, first
     return first, last
+
+
+def problem(error: Mapping[str, Any]) -> str:
+    """What is wrong with a field, of one of pydantic's errors but not in its words."""
+    if error["type"] == "extra_forbidden":
+        return "unknown field"
+    return str(error["msg"]).removeprefix("Value error, ")

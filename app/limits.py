@@ -70,14 +70,14 @@ class RateLimiter:
             return Allowance(limit, limit, 0)
         this = count.shared + count.own
         weighed = count.before * (1 - elapsed_s / WINDOW_S) + this
-        reset_s = math.ceil(WINDOW_S - elapsed_s)
         if weighed + 1 > limit:
-            return Allowance(limit, 0, reset_s, _wait_s(count.before, this, limit, elapsed_s))
+            wait_s = _wait_s(count.before, this, limit, elapsed_s)
+            return Allowance(limit, 0, _reset_s(this, elapsed_s), wait_s)
         count.own += 1
         if self._counts is not None:
             self._told.add(name)
             self._start_sync()
-        return Allowance(limit, int(limit - weighed - 1), reset_s)
+        return Allowance(limit, int(limit - weighed - 1), _reset_s(this + 1, elapsed_s))
 
     def _count(self, name: str, minute: int) -> _Count | None:
         count = self._of.get(name)
@@ -134,6 +134,11 @@ class RateLimiter:
         if away and not self._away:  # once, not at every try
             _log.warning("counting alone", reason=reason)
         self._away = away
+
+
+def _reset_s(this: int, elapsed_s: float) -> int:
+    """Whole seconds until nothing weighs any more: what this minute has does to the next's end."""
+    return math.ceil((2 * WINDOW_S if this else WINDOW_S) - elapsed_s)
 
 
 def _wait_s(before: int, this: int, limit: int, elapsed_s: float) -> int:

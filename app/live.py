@@ -53,6 +53,7 @@ class Live:
         self._looked_at = clock()
         self._heat: dict[str, Float32s | None] = {}
         self.windows: Mapping[ItemId, ItemWindow] = {}
+        self.is_current = False  # whether the last look found everything
 
     def is_erased(self, user_id: UserId) -> bool:
         """Whether the user was erased, as of the last look."""
@@ -104,7 +105,9 @@ class Live:
             loaded_at = await self._loaded_at()
         except DependencyUnavailable as error:
             _log.warning("online state not read", reason=error.message)
+            self.is_current = False
         else:
+            self.is_current = True
             self._slots = {s: c for s, c in self._slots.items() if s in wanted}
             self._slots |= dict(zip(asked, counts, strict=True))
             self._looked_at = now

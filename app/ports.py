@@ -66,12 +66,13 @@ class Erasures(Protocol):
     async def begin(self, user_id: UserId) -> Erasure:
         """Forget the user's state and note the erasure, both or neither.
 
-        From then on `UserState.read` says that the user is erased.
+        From then on `UserState.read` says that the user is erased. `removed` goes on from the
+        note that is there of an earlier erasure.
         """
         ...
 
-    async def finish(self, erasure: Erasure) -> None:
-        """Replace the note on the user by this one, which is complete."""
+    async def note(self, erasure: Erasure) -> None:
+        """Replace the note on the user by this one, which says more."""
         ...
 
     async def all(self) -> dict[str, Erasure]:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from app import rules as values
-from app.fields import WHOLE, Genre, Identifier, Years, year_range
+from app.fields import WHOLE, Genre, Identifier, Years, problem, year_range
 
 _LONGEST_SENTENCE = 500
 
@@ -175,7 +175,7 @@ def read_rules(path: str) -> RuleBook:
         file = _File.model_validate(content if content is not None else {})
     except ValidationError as error:
         lines = [
-            f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}"
+            f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}: {problem(e)}"
             for e in error.errors()
         ]
         raise RulesError("\n".join(lines)) from None

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from app.coalesce import Coalescer
 from app.domain import (
     Erasure,
@@ -31,20 +33,23 @@ from app.pipeline import Miss, Recommender
 from app.ports import UserState
 from app.prose import Account, Prose
 from app.rules import Rules
-from app.stages.history import known
+from app.stages.history import Known, known
 from app.stages.user_features import stored_inputs
 from app.windows import ItemWindow
+from training.model.bundle import Bundle
 from training.model.ranking import USER_INPUTS
 
+_NO_STATE = ("user_state",)  # what is away when the online state is
 _SOURCES = 3  # of the user's items, to say why another is for them
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rendered items and the version they come from."""
+    """Rendered items and the version they come from; `degraded` as in Past."""
 
     items: list[dict[str, Any]]
     version: str
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +62,18 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class UserWindow:
-    """A user's last five minutes: events by type and in all, and the genres' shares in them.
+    """A user's last five minutes: events by type and in all, and the genres' shares in what the
+    user met and did not dislike.
 
-    inputs: what the online store tells the ranker of the user, None when it says nothing."""
+    inputs: what the ranker reads of the user, None when neither the online store nor the bundle
+    knows them. degraded: as in Past."""
 
     clicks: int
     views: int
     events: int
     genres: dict[str, float]
     inputs: dict[str, float | None] | None
+    degraded: tuple[str, ...] = ()
 
 
 class Service:
@@ -202,7 +210,10 @@ class Service:
         return Page(rows, model.version)
 
     def popular_now(self, limit: int, genres: tuple[str, ...]) -> Page:
-        """What gathered most events in the last five minutes; their number is the score."""
+        """What gathered most events in the last five minutes; their number is the score.
+
+        `degraded` says "user_state" when they are old, for the counts could not be read lately.
+        """
         self._check_genres(genres, "genre")
         model = self._current()
         allowed = model.popular.allowed(SearchFilter(genres=genres))
@@ -216,7 +227,7 @@ class Service:
             model.render.item(item) | {"score": float(window.wanted), "window": _counts(window)}
             for window, item in found[:limit]
         ]
-        return Page(rows, model.version)
+        return Page(rows, model.version, () if self._live.is_current else _NO_STATE)
 
     async def erase(self, user_id: UserId) -> Erasure:
         """Erase a user from everywhere; returns the receipt.
@@ -233,26 +244,26 @@ class Service:
         return receipt
 
     async def window(self, user_id: UserId) -> UserWindow:
-        """A user's last five minutes. Raises DependencyUnavailable."""
-        (record,) = await self._state.read([user_id])
-        state = record.parsed()
-        model = self._current()
+        """A user's last five minutes; without the online state none, and the bundle's inputs."""
+        state, degraded = await self._events_of(user_id)
+        bundle = self._current().bundle
         newest = state.events[len(state.events) - state.recent :]
         kinds = [kind for _, kind in newest]
-        items = [model.bundle.item_index(item_id) for item_id, _ in newest]
-        shares = model.bundle.genre_matrix[[item for item in items if item >= 0]].sum(axis=0)
+        user = known(bundle, Query(user_id), state)
+        met = user.history[len(user.history) - user.recent :]
+        shares = bundle.genre_matrix[met].sum(axis=0)
         genres = {
             name: round(float(share / shares.sum()), 4)
-            for name, share in zip(model.bundle.manifest.genres, shares, strict=True)
+            for name, share in zip(bundle.manifest.genres, shares, strict=True)
             if share > 0
         }
-        sums = known(model.bundle, Query(user_id), state).sums
         return UserWindow(
             kinds.count(EventType.CLICK),
             kinds.count(EventType.VIEW),
             len(kinds),
             genres,
-            None if sums is None else _named(stored_inputs([sums])[0]),
+            _inputs(bundle, user),
+            degraded,
         )
 
     def search_items(self, text: str, limit: int) -> Page:
@@ -271,12 +282,7 @@ class Service:
         """
         model = self._current()
         item = self._item(model, item_id, "item_id")
-        degraded: tuple[str, ...] = ()
-        try:
-            (record,) = await self._state.read([user_id])
-            state = record.parsed()
-        except DependencyUnavailable:
-            state, degraded = UserEvents(), ("user_state",)
+        state, degraded = await self._events_of(user_id)
         history = known(model.bundle, Query(user_id), state).history
         sources, _ = model.explain.nearest(item, history, _SOURCES)
         account = Account(
@@ -300,13 +306,7 @@ class Service:
         bundle's part is returned.
         """
         model = self._current()
-        degraded: tuple[str, ...] = ()
-        try:
-            (record,) = await self._state.read([user_id])
-            state = record.parsed()
-        except DependencyUnavailable:
-            state = UserEvents(erased=self._live.is_erased(user_id))
-            degraded = ("user_state",)
+        state, degraded = await self._events_of(user_id)
         rows: list[dict[str, Any]] = []
         for item_id, event_type in reversed(state.events):
             item = model.bundle.item_index(item_id)
@@ -357,6 +357,14 @@ class Service:
         """The version that answers. Raises ModelNotReady."""
         return self._current().version
 
+    async def _events_of(self, user_id: UserId) -> tuple[UserEvents, tuple[str, ...]]:
+        """What the online state knows of a user, and what had to be done without."""
+        try:
+            (record,) = await self._state.read([user_id])
+            return record.parsed(), ()
+        except DependencyUnavailable:
+            return UserEvents(erased=self._live.is_erased(user_id)), _NO_STATE
+
     def _item(self, model: Model, item_id: ItemId, field: str) -> int:
         item = model.bundle.item_index(item_id)
         if item < 0:
@@ -378,6 +386,14 @@ class Service:
 
 def _without_feedback(state: UserEvents) -> UserEvents:
     return UserEvents(erased=state.erased, stored=state.stored)
+
+
+def _inputs(bundle: Bundle, user: Known) -> dict[str, float | None] | None:
+    """What the ranker reads of a user: the online store's word, else the bundle's."""
+    stored = None if user.sums is None else stored_inputs([user.sums])[0]
+    if stored is not None and not np.isnan(stored).all():
+        return _named(stored)
+    return None if user.row < 0 else _named(bundle.user_features[user.row])
 
 
 def _counts(window: ItemWindow) -> dict[str, float]:

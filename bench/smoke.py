@@ -53,7 +53,7 @@ def smoke(
         with Client(url, api_key=api_key, timeout_s=_REQUEST_TIMEOUT_S) as client:
             wait_until_ready(client, timeout_s)
             report = check(client, feedback=feedback)
-    except (SmokeError, MarqueeError) as error:
+    except (SmokeError, MarqueeError, ValueError) as error:  # the last: of a URL or a key
         raise UserError(f"{url}: {error}") from None
     if as_json:
         typer.echo(json.dumps(report))

@@ -119,9 +119,10 @@ class Told(TypedDict):
 
 
 class Features(TypedDict):
-    """A user's last five minutes; `genres` are shares of the events'.
+    """A user's last five minutes; `genres` are shares of those the user met and did not dislike.
 
-    inputs: what the online feature store tells the ranker, None when it says nothing of the user.
+    inputs: what the ranker reads of the user, None when neither the online feature store nor the
+    bundle knows them. `degraded` says "user_state" when feedback could not be read.
     """
 
     user_id: str
@@ -131,6 +132,7 @@ class Features(TypedDict):
     events: int
     genres: dict[str, float]
     inputs: dict[str, float | None] | None
+    degraded: list[str]
 
 
 class Receipt(TypedDict):

@@ -6,7 +6,8 @@
 
 A call that met a busy or restarting service goes again (see `Retry`); feedback only when the first
 try cannot have been stored, so that no event is counted twice. What fails raises `Refused` (the
-service said why) or `Unreachable`; both are `MarqueeError`.
+service said why) or `Unreachable`; both are `MarqueeError`. An argument that cannot be sent is a
+mistake in the program: a ValueError that names it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Self, TypeVar, Unpack
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -45,32 +47,45 @@ _RETRY = Retry()
 
 
 def _options(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    try:
-        is_address = httpx.URL(url).scheme in ("http", "https")
-    except httpx.InvalidURL:
-        is_address = False
-    if not is_address:
-        raise MarqueeError(f"{url!r} is no address such as http://localhost:8000")
+    if not _is_address(url):
+        raise ValueError(f"{url!r} is no address such as http://localhost:8000")
+    if api_key and not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("api_key has characters that no key has")
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     return {"base_url": url, "headers": headers, "timeout": timeout_s}
 
 
+def _is_address(url: str) -> bool:
+    try:
+        httpx.URL(url)
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        return False
+
+
 def _arguments(call: Call[Any]) -> dict[str, Any]:
-    """What httpx is given; every try of a call has the same request id."""
+    """What httpx is given; every try of a call has the same request id.
+
+    Raises ValueError for an address that is too long.
+    """
+    try:
+        url = httpx.URL(call.path, params=call.params)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"an argument cannot be sent: {error}") from None
     headers = {"x-request-id": uuid.uuid4().hex}
     if call.fresh:
         headers["cache-control"] = "no-cache"
     return {
         "method": call.method,
-        "url": call.path,
-        "params": call.params,
+        "url": url,
         "headers": headers,
         **({} if call.body is None else {"json": call.body}),
     }
 
 
 def _wait_s(
-    call: Call[Any], retry: Retry, failed: int, met: httpx.Response | httpx.TransportError
+    call: Call[Any], retry: Retry, failed: int, met: httpx.Response | httpx.RequestError
 ) -> float | None:
     """Seconds until the next try; None when the call ends with what it met."""
     if isinstance(met, httpx.Response):
@@ -92,7 +107,7 @@ class Client:
     ) -> None:
         """timeout_s: longest wait for one try. transport: httpx's way to the service.
 
-        Raises MarqueeError when the URL is none.
+        Raises ValueError for a URL or a key that can be none.
         """
         self._http = httpx.Client(transport=transport, **_options(url, api_key, timeout_s))
         self._retry = retry
@@ -188,10 +203,10 @@ class Client:
                 return call.read(_response(met, failed))
             time.sleep(wait_s)
 
-    def _try(self, arguments: dict[str, Any]) -> httpx.Response | httpx.TransportError:
+    def _try(self, arguments: dict[str, Any]) -> httpx.Response | httpx.RequestError:
         try:
             return self._http.request(**arguments)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error
 
 
@@ -209,7 +224,7 @@ class AsyncClient:
     ) -> None:
         """timeout_s: longest wait for one try. transport: httpx's way to the service.
 
-        Raises MarqueeError when the URL is none.
+        Raises ValueError for a URL or a key that can be none.
         """
         self._http = httpx.AsyncClient(transport=transport, **_options(url, api_key, timeout_s))
         self._retry = retry
@@ -306,18 +321,18 @@ class AsyncClient:
                 return call.read(_response(met, failed))
             await asyncio.sleep(wait_s)
 
-    async def _try(self, arguments: dict[str, Any]) -> httpx.Response | httpx.TransportError:
+    async def _try(self, arguments: dict[str, Any]) -> httpx.Response | httpx.RequestError:
         try:
             return await self._http.request(**arguments)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error
 
 
-def _is_answer(met: httpx.Response | httpx.TransportError) -> bool:
+def _is_answer(met: httpx.Response | httpx.RequestError) -> bool:
     return isinstance(met, httpx.Response) and not met.is_error
 
 
-def _response(met: httpx.Response | httpx.TransportError, tries: int) -> httpx.Response:
+def _response(met: httpx.Response | httpx.RequestError, tries: int) -> httpx.Response:
     if isinstance(met, httpx.Response):
         return met
     reason = str(met) or type(met).__name__

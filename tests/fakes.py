@@ -76,13 +76,14 @@ class FakeUserState:
     async def begin(self, user_id: UserId) -> Erasure:
         self._check()
         user = str(user_id)
-        removed = {"state": len(self._events.pop(user, []))}
+        removed = dict(self.erased[user].removed) if user in self.erased else {"state": 0}
+        removed["state"] += len(self._events.pop(user, []))
         self._revisions[user] = self._next_id()
         note = Erasure(user, self._revisions[user], "2026-01-01T00:00:00+00:00", removed)
         self.erased[user] = note
         return note
 
-    async def finish(self, erasure: Erasure) -> None:
+    async def note(self, erasure: Erasure) -> None:
         self._check()
         self.erased[erasure.user_id] = erasure
 

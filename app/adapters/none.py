@@ -50,7 +50,7 @@ class NoErasures:
         """See the port."""
         raise DependencyUnavailable("user state: REDIS_URL is not set")
 
-    async def finish(self, erasure: Erasure) -> None:
+    async def note(self, erasure: Erasure) -> None:
         """See the port."""
         raise DependencyUnavailable("user state: REDIS_URL is not set")
 

@@ -1,6 +1,6 @@
 """Erased users in Redis, beside their state.
 
-    marquee:erasures      hash, user id -> the newest erasure as JSON
+    marquee:erasures      hash, user id -> the newest erasure as JSON, with the counts of all
 
 A Lua script replaces the user's text by a line that says "erased" and notes the erasure, both or
 neither. The line's id is taken from the event stream, so it is greater than those of all events
@@ -34,8 +34,11 @@ local _, lines = string.gsub(text, '\\n', '')
 if string.match(text, '^[%d-]+|{ERASED}|\\n') then lines = lines - 1 end
 redis.call('DEL', KEYS[4])
 redis.call('SET', KEYS[2], id .. '|{ERASED}|\\n')
+local before = redis.call('HGET', KEYS[3], ARGV[1])
+local removed = before and cjson.decode(before).removed or {{}}
+removed.state = (removed.state or 0) + lines
 local note = cjson.encode({{user_id = ARGV[1], event_id = id, erased_at = ARGV[2],
-                           removed = {{state = lines}}, is_finished = false}})
+                           removed = removed, is_finished = false}})
 redis.call('HSET', KEYS[3], ARGV[1], note)
 return note
 """
@@ -60,7 +63,7 @@ class RedisErasures:
             )
         return Erasure(**json.loads(note))
 
-    async def finish(self, erasure: Erasure) -> None:
+    async def note(self, erasure: Erasure) -> None:
         """See the port."""
         with _translated():
             await self._redis.hset(ERASURES, erasure.user_id, json.dumps(asdict(erasure)))

@@ -18,7 +18,7 @@ from app import logs
 from app.api.call import Call
 from app.api.front import CheckLoad, may_read_cache, overload
 from app.api.gate import Gate
-from app.api.paths import with_encoded_slashes
+from app.api.paths import decoded
 from app.errors import MarqueeError, PayloadTooLarge, RequestTimeout, TooManyRequests
 from app.limits import WINDOW_S, Allowance
 from app.metrics import Metrics
@@ -93,7 +93,7 @@ class Edge:
             limited = _limited(receive, self._max_body_bytes, self._body_timeout_s)
             handler = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
             if handler is None:
-                scope = with_encoded_slashes(scope)
+                scope = decoded(scope)
                 await self._app(scope, limited, send_noting_status)
             else:
                 scope["route"] = scope["path"]

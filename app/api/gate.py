@@ -1,4 +1,4 @@
-"""Who may ask what, and how often: API keys, scopes, the rate limit and the audit log.
+"""Who may ask what, and how often: origins, API keys, scopes, the rate limit and the audit log.
 
 Without MARQUEE_API_KEYS everybody may ask everything; the rate limit per user holds all the same.
 """
@@ -6,7 +6,7 @@ Without MARQUEE_API_KEYS everybody may ask everything; the rate limit per user h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,11 @@ _audit = logs.get("audit")
 _OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
 _OPEN_BELOW = ("/page/", "/docs/")
 _RELOAD_S = 2.0
+
+# What browsers say of a request that another origin's page makes. No page can set this header, and
+# programs send none. A form's POST comes without a preflight, so CORS alone does not keep it out.
+_FOREIGN = (b"cross-site", b"same-site")
+_SAFE = ("GET", "HEAD", "OPTIONS")
 
 Headers = Mapping[bytes, bytes]
 
@@ -53,9 +58,11 @@ class Gate:
         per_minute: int,
         keys_file: str = "",
         audit_file: str = "",
+        origins: Collection[str] = (),
     ) -> None:
         """per_minute: requests per user, and per key; 0: no limit. keys_file: empty: no keys.
-        audit_file: where admin calls are noted beside the log; empty: nowhere.
+        audit_file: where admin calls are noted beside the log; empty: nowhere. origins: whose
+        pages may write beside the service's own; "*" among them: everybody's.
 
         Raises KeysError when the file cannot be read.
         """
@@ -63,6 +70,7 @@ class Gate:
         self._per_minute = per_minute
         self._keys_file = keys_file
         self._audit_file = audit_file
+        self._origins = frozenset(origins)
         self._ring: KeyRing | None = read_keys(keys_file) if keys_file else None
         self._changed_at = _changed_at(keys_file)
 
@@ -73,6 +81,8 @@ class Gate:
         """
         scope = required_scope(method, path)
         call.is_admin = scope is Scope.ADMIN
+        if headers.get(b"sec-fetch-site") in _FOREIGN and method not in _SAFE:
+            self._check_origin(headers.get(b"origin", b"").decode("latin-1"))
         if self._ring is None or scope is None:
             return
         key = self._ring.find(_presented(headers))
@@ -82,6 +92,13 @@ class Gate:
         if scope not in key.scopes:
             raise Forbidden(f"the key {key.id} lacks the scope {scope.value}")
         call.counted(self._count(f"key:{key.id}", "this key"))
+
+    def _check_origin(self, origin: str) -> None:
+        if self._origins.isdisjoint((origin, "*")):
+            raise Forbidden(
+                f"pages of {origin or 'other origins'} may not write here: MARQUEE_CORS_ORIGINS "
+                "does not name them"
+            )
 
     def count_user(self, call: Call, user_id: UserId) -> None:
         """Count a request for a user. Raises TooManyRequests."""

@@ -15,7 +15,7 @@ DESCRIPTION = "Personal recommendations from a table of who watched what."
 
 _ERRORS = {
     401: "No API key that holds; only where keys are on.",
-    403: "The API key lacks the scope; only where keys are on.",
+    403: "The API key lacks the scope, or a page of another origin would write.",
     404: "Not in the catalogue, or no such page.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",

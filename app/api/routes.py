@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import orjson
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic import BaseModel, ValidationError
@@ -25,9 +25,11 @@ from app.api.gate import Gate
 from app.api.json_depth import check_depth
 from app.api.openapi import DESCRIPTION, ERRORS, body_of, document
 from app.api.paths import PathId
+from app.api.query import check_query
 from app.api.site import add_site
 from app.api.users import add_users
 from app.errors import InvalidRequest, MarqueeError
+from app.fields import Words, problem
 from app.limits import RateLimiter
 from app.pages import SlatePage
 from app.service import Page, Service
@@ -36,6 +38,9 @@ from app.settings import Settings
 _B = TypeVar("_B", bound=BaseModel)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
+
+# Of what the framework refuses by itself.
+_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -48,11 +53,13 @@ def build_api(
     limiter: None to count in this process alone. Raises KeysError when the API keys cannot be
     read.
     """
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     gate = Gate(
         limiter or RateLimiter(None),
         per_minute=settings.rate_limit_per_minute,
         keys_file=settings.api_keys,
         audit_file=settings.audit_log,
+        origins=origins,
     )
     handlers = Handlers(service, gate, settings.max_json_depth)
     edge = Edge(
@@ -65,7 +72,6 @@ def build_api(
         body_timeout_s=settings.body_timeout_ms / 1000,
         access_log=settings.access_log,
     )
-    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     return _with_cors(edge, origins) if origins else edge
 
 
@@ -80,10 +86,13 @@ def build_routes(service: Service, handlers: Handlers, lifespan: Lifespan | None
         redoc_url=None,
         responses=ERRORS,
     )
-    _add_recommendations(api, service, handlers)
-    _add_feedback(api, service, handlers)
-    add_users(api, service, lambda call, user_id: handlers.gate.count_user(call, user_id))
-    _add_catalogue(api, service)
+    # What probes and browsers ask for may carry any query.
+    strict = APIRouter(dependencies=[Depends(check_query)])
+    _add_recommendations(strict, service, handlers)
+    _add_feedback(strict, service, handlers)
+    add_users(strict, service, lambda call, user_id: handlers.gate.count_user(call, user_id))
+    _add_catalogue(strict, service)
+    api.include_router(strict)
     _add_operations(api, service)
     add_site(api)
     _add_errors(api)
@@ -225,7 +234,7 @@ def _slate_page(page: SlatePage, user_id: domain.UserId, call: Call) -> bytes:
     return orjson.dumps(answer | {"next_cursor": page.next_cursor})
 
 
-def _add_recommendations(api: FastAPI, service: Service, handlers: Handlers) -> None:
+def _add_recommendations(api: APIRouter, service: Service, handlers: Handlers) -> None:
     @api.post(
         "/recommend",
         response_model=schemas.RecommendResponse,
@@ -250,7 +259,7 @@ def _add_recommendations(api: FastAPI, service: Service, handlers: Handlers) -> 
         return _raw(await handlers.slate(query, call))
 
 
-def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
+def _add_feedback(api: APIRouter, service: Service, handlers: Handlers) -> None:
     @api.post(
         "/feedback",
         response_model=schemas.FeedbackResponse,
@@ -290,7 +299,7 @@ def _add_feedback(api: FastAPI, service: Service, handlers: Handlers) -> None:
         return _json({"users": service.users(limit)})
 
 
-def _add_catalogue(api: FastAPI, service: Service) -> None:
+def _add_catalogue(api: APIRouter, service: Service) -> None:
     @api.get("/similar/{item_id}", response_model=schemas.SimilarResponse)
     async def similar(item_id: PathId, limit: Limit = 10) -> Response:
         """Items most like this one, falling: first those that share most users with it, by the
@@ -310,14 +319,20 @@ def _add_catalogue(api: FastAPI, service: Service) -> None:
         `window=5m`: what gathered most events in the last five minutes, perhaps nothing.
         """
         popular = service.popular_now if window else service.popular
-        return _page(popular(limit, tuple(genre or ())))
+        page = popular(limit, tuple(genre or ()))
+        return _json(
+            {"items": page.items, "degraded": page.degraded, "model_version": page.version}
+        )
 
     @api.get("/items", response_model=schemas.ItemsResponse)
-    async def items(
-        q: Annotated[str, Query(min_length=1, max_length=200)], limit: Limit = 10
-    ) -> Response:
+    async def items(q: Annotated[Words, Query()], limit: Limit = 10) -> Response:
         """Items whose title contains every word of `q`, most popular first."""
         return _page(service.search_items(q, limit))
+
+    @api.get("/info")
+    async def info() -> Response:
+        """What answers and how it was measured."""
+        return _json(service.info())
 
 
 def _add_operations(api: FastAPI, service: Service) -> None:
@@ -332,11 +347,6 @@ def _add_operations(api: FastAPI, service: Service) -> None:
         version = service.version()
         dependencies = await service.dependencies()
         return _json({"status": "ready", "model_version": version, "dependencies": dependencies})
-
-    @api.get("/info")
-    async def info() -> Response:
-        """What answers and how it was measured."""
-        return _json(service.info())
 
     @api.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
@@ -355,17 +365,17 @@ def _add_errors(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        problem = MarqueeError(str(error.detail))
-        problem.status = error.status_code
-        problem.code = "not_found" if error.status_code == 404 else "bad_request"
-        return _error(request, problem, error.headers)
+        refusal = MarqueeError(str(error.detail))
+        refusal.status = error.status_code
+        refusal.code = _CODES.get(error.status_code, "bad_request")
+        return _error(request, refusal, error.headers)
 
 
 def _first_problem(errors: Any) -> InvalidRequest:
     first = errors[0]
     places = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     field = ".".join(places) or "body"
-    return InvalidRequest(f"{field}: {first['msg']}", field=field)
+    return InvalidRequest(f"{field}: {problem(first)}", field=field)
 
 
 def _page(page: Page) -> Response:

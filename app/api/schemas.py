@@ -255,9 +255,11 @@ class PopularItem(ScoredItem):
 
 
 class PopularResponse(BaseModel):
-    """Items with their popularity scores."""
+    """Items with their popularity scores. `degraded` says "user_state" when the counts of the last
+    five minutes are old: the store that has them could not be read."""
 
     items: list[PopularItem]
+    degraded: list[str]
     model_version: str
 
 

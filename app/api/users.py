@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api.call import Call
@@ -22,7 +22,7 @@ class ErasureReceipt(BaseModel):
     erased_at: str
     removed: dict[str, int] = Field(
         description="Events of the state, entries of the stream, cached slates, and, where the "
-        "service knows the event log, events of the log."
+        "service knows the event log, events of the log; over all DELETEs of the user."
     )
     model_version: str = Field(description="What answers; nothing it holds of the user is served.")
 
@@ -35,13 +35,19 @@ class UserFeatures(BaseModel):
     clicks: int
     views: int
     events: int
-    genres: dict[str, float] = Field(description="Shares of the events' genres; they sum to 1.")
+    genres: dict[str, float] = Field(
+        description="Shares of the genres of what the user met and did not dislike; they sum to 1."
+    )
     inputs: dict[str, float | None] | None = Field(
-        description="What the ranker reads of the user; null for a user who was not materialized."
+        description="What the ranker reads of the user, of the online store or else of the bundle; "
+        "null for a user whom neither knows."
+    )
+    degraded: list[str] = Field(
+        description='"user_state" when feedback could not be read: no events, the bundle\'s inputs.'
     )
 
 
-def add_users(api: FastAPI, service: Service, count: Callable[[Call, str], None]) -> None:
+def add_users(api: APIRouter, service: Service, count: Callable[[Call, str], None]) -> None:
     """Add the endpoints below /users/{user_id}. count: a request for a user; may refuse it."""
 
     @api.delete("/users/{user_id}", response_model=ErasureReceipt)
@@ -75,6 +81,7 @@ def add_users(api: FastAPI, service: Service, count: Callable[[Call, str], None]
                 events=window.events,
                 genres=window.genres,
                 inputs=window.inputs,
+                degraded=list(window.degraded),
             )
         )
 

@@ -65,6 +65,20 @@ async def test_a_user_nobody_knows_can_be_erased_and_erased_again(stores):
     assert await erasures.all() == {"7": second}
 
 
+async def test_an_erasure_goes_on_counting_from_what_was_noted_before(stores):
+    state, erasures = stores
+    await state.append(event(7))
+    first = await erasures.begin(7)
+    done = replace(first, removed=first.removed | {"stream": 5, "log": 2}, is_finished=True)
+    await erasures.note(done)
+    assert await erasures.all() == {"7": done}
+    await state.append(event(7))
+    await state.append(event(7))
+    second = await erasures.begin(7)
+    assert (second.removed, second.is_finished) == ({"state": 3, "stream": 5, "log": 2}, False)
+    assert await erasures.all() == {"7": second}
+
+
 async def test_feedback_after_an_erasure_is_all_that_is_known(stores):
     state, erasures = stores
     await state.append(event(7, 10))

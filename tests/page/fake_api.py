@@ -115,7 +115,8 @@ class FakeApi:
                 past = self._history(user)[:limit]
                 return 200, {"user_id": user, "history": past, "degraded": []}
             case ["popular"]:
-                return 200, self._page([i | {"score": 1.0} for i in self.items[:limit]])
+                scored = [i | {"score": 1.0} for i in self.items[:limit]]
+                return 200, self._page(scored) | {"degraded": []}
             case ["items"]:
                 words = query["q"].lower().split()
                 found = [i for i in self.items if all(w in i["title"].lower() for w in words)]

@@ -14,6 +14,7 @@ from app.domain import EventType
 from app.errors import ModelNotReady, Overloaded
 from app.settings import Settings
 from app.windows import slot_of
+from training.model.ranking import USER_INPUTS
 
 
 @asynccontextmanager
@@ -178,6 +179,8 @@ async def test_openapi_describes_every_route(client):
         ({"user_id": 1.5}, "user_id"),
         ({"user_id": ""}, "user_id"),
         ({"user_id": "x" * 129}, "user_id"),
+        ({"user_id": "."}, "user_id"),
+        ({"user_id": 1, "exclude_ids": [".."]}, "exclude_ids.0"),
         ({"user_id": 2**63}, "user_id"),
         ({"user_id": 1, "num_recommendations": 0}, "num_recommendations"),
         ({"user_id": 1, "num_recommendations": -1}, "num_recommendations"),
@@ -248,6 +251,8 @@ async def test_a_body_over_the_limit_is_refused(client, chunked):
         ({"user_id": 1, "item_id": 999_999, "event_type": "watch"}, 404, "item_id"),
         ({"user_id": 1, "item_id": 1, "event_type": "stare"}, 422, "event_type"),
         ({"user_id": 1, "event_type": "watch"}, 422, "item_id"),
+        ({"user_id": "..", "item_id": 10, "event_type": "watch"}, 422, "user_id"),
+        ({"user_id": 1, "item_id": ".", "event_type": "watch"}, 422, "item_id"),
     ],
 )
 async def test_bad_feedback_names_its_field(client, event, status, field):
@@ -266,6 +271,22 @@ async def test_bad_feedback_names_its_field(client, event, status, field):
         ("/popular?genre=No%20such", 404, "genre"),
         ("/popular?genre=No%20such&window=5m", 404, "genre"),
         ("/items", 422, "q"),
+        ("/items?q=", 422, "q"),
+        ("/items?q=a%00b", 422, "q"),
+        ("/items?q=%ff", 422, "q"),
+        ("/items?q=a&%ff=1", 422, "\ufffd"),
+        ("/popular?genre=a%c3", 422, "genre"),
+        ("/popular?foo=1", 422, "foo"),
+        ("/popular?windw=5m", 422, "windw"),
+        ("/popular?limit=5&limit=6", 422, "limit"),
+        ("/info?version=1", 422, "version"),
+        ("/users/1/history?offset=2", 422, "offset"),
+        ("/api/v1/recommendations/1?genre=Comedy", 422, "genre"),
+        ("/users/%2e/history", 422, "user_id"),
+        ("/similar/%2e%2E", 422, "item_id"),
+        ("/users/%ff/history", 422, "path"),
+        ("/users/%ed%a0%80/history", 422, "path"),
+        ("/similar/%c3%2f%a9", 422, "path"),
         ("/nowhere", 404, None),
     ],
 )
@@ -276,10 +297,46 @@ async def test_a_bad_path_or_parameter_is_a_4xx(client, path, status, field):
     assert response.json()["request_id"]
 
 
+async def test_an_unknown_parameter_is_told_which_there_are(client):
+    unknown = (await client.get("/popular?windw=5m")).json()["error"]
+    assert unknown["message"] == "'windw' is no parameter; this path has limit, genre, window"
+    none = (await client.get("/users/1/features?limit=1")).json()["error"]
+    assert none["message"] == "'limit' is no parameter; this path has none"
+    twice = (await client.get("/items?q=a&limit=1&limit=2")).json()["error"]
+    assert twice["message"] == "limit: given more than once"
+
+
+async def test_a_list_may_be_given_several_times_and_probes_may_ask_anything(client, bundle):
+    first, second = bundle.manifest.genres[:2]
+    both = await client.get("/popular", params={"genre": [first, second], "limit": 60})
+    assert both.status_code == 200
+    assert any(second in row["genres"] for row in both.json()["items"])
+    for path in ("/health", "/ready", "/metrics", "/", "/page/main.js", "/docs"):
+        assert (await client.get(f"{path}?probe=1&probe=%ff")).status_code == 200
+
+
+async def test_an_id_that_is_not_utf_8_is_nobodys(client, world):
+    for path in ("/users/%ff", "/users/%ff/", "/users/1?dry_run=1"):
+        assert (await client.delete(path)).status_code == 422
+    assert world.state.erased == {}
+    assert (await client.delete("/users/%ef%bf%bd")).json()["user_id"] == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"user_id": 1, "limit": 3}, "limit: unknown field"),
+        ({"user_id": 1.5}, "user_id: an id must be an integer or a text"),
+    ],
+)
+async def test_a_message_has_the_services_own_words(client, body, message):
+    assert (await client.post("/recommend", json=body)).json()["error"]["message"] == message
+
+
 async def test_a_wrong_method_is_a_405_in_the_same_shape(client):
     response = await client.get("/recommend")
     assert response.status_code == 405
-    assert response.json()["error"]["code"] == "bad_request"
+    assert response.json()["error"]["code"] == "method_not_allowed"
 
 
 async def test_head_is_answered_as_get_is(client):
@@ -415,3 +472,52 @@ async def test_what_is_popular_now_is_what_gathers_events_now(client, world):
     assert [(row["movie_id"], row["score"]) for row in items] == [(20, 5.0), (30, 2.0)]
     assert items[0]["window"] == {"views": 5, "clicks": 0, "velocity": 5.0}
     assert (await client.get("/popular", params={"window": "1h"})).status_code == 422
+
+
+async def test_counts_of_the_last_minutes_that_may_be_old_are_said_to_be(client, world):
+    async def degraded(**params):
+        return (await client.get("/popular", params=params)).json()["degraded"]
+
+    assert await degraded(window="5m") == ["user_state"]  # nobody has looked yet
+    await world.live.look()
+    assert await degraded(window="5m") == []
+    world.counts.away = True
+    await world.live.look()
+    assert await degraded(window="5m") == ["user_state"]
+    assert await degraded() == []
+
+
+async def test_features_of_whom_only_the_bundle_knows_are_the_bundles(client, bundle, user):
+    inputs = (await client.get(f"/users/{user}/features")).json()["inputs"]
+    expected = bundle.user_features[bundle.user_row(user)]
+    assert [inputs[name] for name in USER_INPUTS] == pytest.approx(expected.tolist(), nan_ok=True)
+    assert (await client.get("/users/nobody/features")).json()["inputs"] is None
+    await client.delete(f"/users/{user}")
+    assert (await client.get(f"/users/{user}/features")).json()["inputs"] is None
+
+
+async def test_disliked_items_have_no_share_in_the_genres(client, world, bundle):
+    liked, disliked = bundle.items.ids[0], bundle.items.ids[1]
+    for item, kind in ((liked, "click"), (disliked, "view"), (disliked, "dislike")):
+        body = {"user_id": "new", "item_id": item, "event_type": kind}
+        await client.post("/feedback", json=body)
+    world.state.recent = 3
+    known = (await client.get("/users/new/features")).json()
+    assert (known["clicks"], known["views"], known["events"]) == (1, 1, 3)
+    assert set(known["genres"]) == set(bundle.items.genres[0])
+
+
+async def test_features_without_the_state_are_the_bundles_and_say_so(client, world, user):
+    whole = (await client.get(f"/users/{user}/features")).json()
+    assert whole["degraded"] == []
+    world.state.away = True
+    known = (await client.get(f"/users/{user}/features")).json()
+    assert known == whole | {"degraded": ["user_state"]}
+
+
+async def test_nothing_of_an_erased_user_is_told_while_the_state_is_away(client, world, user):
+    await client.delete(f"/users/{user}")
+    await world.live.look()
+    world.state.away = True
+    assert (await client.get(f"/users/{user}/why/10")).json()["because"] == []
+    assert (await client.get(f"/users/{user}/features")).json()["inputs"] is None

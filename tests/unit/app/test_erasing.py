@@ -81,8 +81,39 @@ async def test_what_is_left_is_found_place_by_place(world, user):
         "cache": "1 slates from before",
     }
     receipt = await eraser.erase(user)
-    assert receipt.removed == {"state": 0, "stream": 2, "cache": 2}
+    assert receipt.removed == {"state": 2, "stream": 2, "cache": 2}
     assert await eraser.left(receipt) == {}
+
+
+async def test_receipts_add_up_over_all_erasures_of_a_user(world):
+    eraser = Eraser(world.state, world.stream, world.cache, None)
+    receipts = []
+    for round_, count in enumerate((2, 0, 1), start=1):
+        for number in range(count):
+            event = Event("7", "10", EventType.CLICK, 1)
+            await world.state.append(event)
+            # The fake state's ids are small, and these must be less than the erasure's.
+            await world.stream.append([StreamEntry(f"0-{10 * round_ + number}", event)])
+        await world.cache.put({f"{user_prefix('7')}slate:{round_}-0:a": b""})
+        receipts.append((await eraser.erase("7")).removed)
+    assert receipts == [
+        {"state": 2, "stream": 2, "cache": 1},
+        {"state": 2, "stream": 2, "cache": 2},
+        {"state": 3, "stream": 3, "cache": 3},
+    ]
+    assert world.state.erased["7"].removed == receipts[-1]
+
+
+async def test_what_an_interrupted_erasure_removed_is_counted(world):
+    eraser = Eraser(world.state, world.stream, world.cache, None)
+    event = Event("7", "10", EventType.CLICK, 1)
+    await world.state.append(event)
+    await world.stream.append([StreamEntry("0-1", event)])
+    world.cache.away = True
+    with pytest.raises(DependencyUnavailable):
+        await eraser.erase("7")
+    world.cache.away = False
+    assert (await eraser.erase("7")).removed == {"state": 1, "stream": 1, "cache": 0}
 
 
 async def test_an_erasure_that_cannot_reach_the_cache_is_asked_for_again(world, user):

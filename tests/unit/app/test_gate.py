@@ -165,7 +165,7 @@ async def test_the_request_after_the_last_is_a_429_that_says_when(world):
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "too_many_requests"
         assert refused.headers["ratelimit-limit"] == "3"
-        assert refused.headers["ratelimit-reset"] == "30"
+        assert refused.headers["ratelimit-reset"] == "90"  # they weigh until the next minute ends
         # A third of the next minute must pass before the three weigh less than two.
         assert refused.headers["retry-after"] == "50"
         assert (await client.post("/recommend", json={"user_id": 2})).status_code == 200
@@ -205,6 +205,28 @@ def test_waiting_as_long_as_told_is_enough():
             pass
         clock.now += allowance.retry_after_s
         assert limiter.take("u", 5).is_allowed
+
+
+def test_after_the_reset_everything_is_back_and_never_before_one_more_fits():
+    for offset in range(0, 400, 7):
+        clock = Clock()
+        limiter = RateLimiter(None, clock)
+        clock.now += offset
+        while (allowance := limiter.take("u", 20)).is_allowed:
+            clock.now += 0.3
+        assert allowance.reset_s >= allowance.retry_after_s
+        clock.now += allowance.reset_s
+        assert limiter.take("u", 20).remaining == 19
+
+
+def test_what_only_the_minute_before_has_is_back_when_this_one_ends():
+    clock = Clock()
+    limiter = RateLimiter(None, clock)
+    while limiter.take("u", 20).is_allowed:
+        pass
+    clock.now += 60.5
+    refused = limiter.take("u", 20)
+    assert (refused.is_allowed, refused.retry_after_s, refused.reset_s) == (False, 3, 60)
 
 
 class SharedCounts:
@@ -264,6 +286,36 @@ async def test_another_origin_may_call_only_when_it_is_named(world):
         assert "X-Request-ID" in preflight.headers["access-control-allow-headers"]
         other = PREFLIGHT | {"Origin": "https://evil.example"}
         assert (await client.options("/recommend", headers=other)).status_code == 400
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/feedback"), ("POST", "/recommend"), ("DELETE", "/users/1")]
+)
+async def test_a_page_of_another_origin_does_not_write(world, site, method, path):
+    foreign = {"Origin": "https://shop.example", "Sec-Fetch-Site": site}
+    plain = {"Content-Type": "text/plain"}  # which needs no preflight
+    body = json.dumps({"user_id": 1, "item_id": 10, "event_type": "view"})
+    if path == "/recommend":
+        body = '{"user_id": 1}'
+
+    async def status(client, headers):
+        answer = await client.request(method, path, content=body, headers=plain | headers)
+        return answer.status_code
+
+    async with client_of(world) as client:
+        answer = await client.request(method, path, content=body, headers=plain | foreign)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+        assert "MARQUEE_CORS_ORIGINS" in answer.json()["error"]["message"]
+        assert (world.state.stream, world.state.erased) == ([], {})
+        assert await status(client, {"Sec-Fetch-Site": site}) == 403
+        assert await status(client, {"Origin": "https://shop.example"}) == 200  # no browser
+        for own in ("same-origin", "none"):
+            assert await status(client, {"Sec-Fetch-Site": own}) == 200
+        assert (await client.get("/popular", headers=foreign)).status_code == 200
+    for named, expected in (("https://shop.example", 200), ("https://b.example", 403), ("*", 200)):
+        async with client_of(world, cors_origins=f"https://a.example, {named}") as client:
+            assert await status(client, foreign) == expected
 
 
 @pytest.mark.parametrize(

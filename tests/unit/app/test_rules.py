@@ -268,7 +268,7 @@ def test_a_rules_file_gives_rules_and_sentences(tmp_path, bundle):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("boots: []\n", "boots: Extra inputs are not permitted"),
+        ("boots: []\n", "boots: unknown field"),
         ("boost: [{add: nan, genres: [x]}]", "boost.0.add: "),
         ("diversity: {max_per: {genre: -1}}", "diversity.max_per.genre: "),
         ("why: {popular: 'Hi {user}'}", "no placeholder {user}; there are {item}"),

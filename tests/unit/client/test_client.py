@@ -5,6 +5,7 @@ import re
 from typing import get_type_hints
 
 import httpx
+import numpy as np
 import pytest
 
 from app.api.routes import openapi_document
@@ -136,10 +137,88 @@ def test_no_service_at_all_is_one_line(waits):
         client.ready()
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://a:b", "file:///x"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:8000", "ftp://host", "http://a:b", "file:///x", "http://[bad", "http://",
+     "http://a:99999"],
+)  # fmt: skip
 def test_an_address_that_is_none_is_said_to_be(url):
-    with pytest.raises(MarqueeError, match="is no address"):
+    with pytest.raises(ValueError, match="is no address"):
         Client(url)
+
+
+@pytest.mark.parametrize("api_key", ["k\u00fc", "a\nb"])
+def test_a_key_that_no_header_can_carry_is_said_to_be(api_key):
+    with pytest.raises(ValueError, match="^api_key "):
+        Client("http://service", api_key=api_key)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda c: c.recommend(float("nan")), "user_id must be an integer or a text, not float"),
+        (lambda c: c.recommend(object()), "user_id must be an integer or a text, not object"),
+        (lambda c: c.recommend(True), "user_id must be an integer or a text, not bool"),
+        (lambda c: c.recommend("\ud800"), "user_id cannot be sent: "),
+        (lambda c: c.history("\ud800"), "user_id cannot be sent: "),
+        (lambda c: c.erase(""), "user_id must not be ''"),
+        (lambda c: c.erase(".."), "user_id must not be '..'"),
+        (lambda c: c.similar("."), "item_id must not be '.'"),
+        (lambda c: c.why(1, None), "item_id must be an integer or a text, not NoneType"),
+        (lambda c: c.feedback(1, "..", "view"), "item_id must not be '..'"),
+        (lambda c: c.feedback(1, 2, b"view"), "event_type cannot be sent: "),
+        (lambda c: c.recommend(1, filters={"min_rating": float("inf")}), "filters cannot be sent"),
+        (lambda c: c.recommend(1, exclude_ids=[object()]), "exclude_ids cannot be sent: "),
+        (lambda c: c.items("\ud800"), "q cannot be sent: "),
+        (lambda c: c.items("q" * 70_000), "an argument cannot be sent: URL"),
+        (lambda c: c.popular(limit=object()), "limit cannot be sent: "),
+        (lambda c: next(c.pages("")), "user_id must not be ''"),
+    ],
+)
+def test_a_wrong_argument_is_a_value_error_that_names_it(ask, said):
+    script, client = over()
+    with pytest.raises(ValueError) as raised:
+        ask(client)
+    assert str(raised.value).startswith(said)
+    assert "\n" not in str(raised.value)
+    assert script.requests == []
+
+
+def test_an_integer_of_numpy_is_an_id():
+    script, client = over(OK, (200, {}, {"history": []}))
+    client.recommend(np.int64(7))
+    client.history(np.int64(7))
+    slate, history = script.requests
+    assert json.loads(slate.content) == {"user_id": 7}
+    assert history.url.path == "/users/7/history"
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+def test_a_redirect_is_no_answer(status):
+    _, client = over((status, {"location": "/elsewhere"}, ""))
+    with pytest.raises(Refused, match=f"{status} unknown: HTTP {status}"):
+        client.erase(1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((200, {"content-type": "text/html"}, "<h1>log in</h1>"), "HTTP 200 with text/html: not"),
+        ((200, {}, []), "HTTP 200 with application/json: not"),
+        ((200, {}, {"error": "no"}), "HTTP 200 with application/json: not"),
+        ((204, {}, ""), "HTTP 204 with "),
+    ],
+)
+def test_an_answer_that_is_not_the_services_is_said_to_be(answer, said):
+    _, client = over(answer)
+    with pytest.raises(Unreachable, match=said):
+        client.history(1)
+
+
+def test_an_answer_that_cannot_be_unpacked_is_asked_for_again(waits):
+    script, client = over(httpx.DecodingError("broken gzip"), OK)
+    assert client.recommend(1) == SLATE
+    assert len(script.requests) == 2
 
 
 def test_what_is_said_reaches_the_service_as_it_was_said(waits):
