@@ -1,8 +1,9 @@
 """Shapes a ranked list into a slate: boosts, then diversity under caps, then pins.
 
 Blocked items never get this far: they are kept out of the search, so that a slate is as long as
-asked whenever the catalogue has it. Relevance is the ranked score scaled to 0 (last candidate) to
-1 (first); boosts and freshness add to it. An item that a cap refuses makes room for the next.
+asked whenever the catalogue has it. Relevance is the ranked score scaled to 0 (last of those that
+were ranked) to 1 (first), and below 0 behind them; boosts and freshness add to it. An item that a
+cap refuses makes room for the next.
 Pins are an editor's word: they need not be candidates, they count towards the caps and are not
 refused by them.
 """
@@ -105,21 +106,24 @@ class RulesStage:
         scores: Float32s,
         allowed: npt.NDArray[np.bool_],
         n: int,
+        pool: int,
     ) -> Shaped:
         """At most n of the items, each once.
 
         items int32[K], best first; scores float32[<=K] of the first of them: those without a
         score come after them, at a relevance from 0 down to -1. allowed bool[I]: what may be
-        pinned.
+        pinned. The first `pool` items go before all others, which only a longer slate needs: so
+        it begins as a shorter one does, but for pins behind the shorter one's end.
         """
         pins = self._pins(rules.pins, allowed, n)
         counts = Counter(value for item in pins.values() for value in self._values(item, rules))
         free = ~np.isin(items, list(pins.values()))
         shaped = Shaped(np.empty(0, np.int32), pinned=set(pins.values()))
-        relevance = self._relevance(rules, items, scores, shaped)
+        relevance = self._relevance(rules, items, scores[:pool], shaped)
         order = np.flatnonzero(free)
-        order = order[np.argsort(-relevance[order], kind="stable")]
-        chosen = self._choose(rules, items, relevance, order, n - len(pins), counts, shaped)
+        order = order[np.lexsort((-relevance[order], order >= pool))]
+        queue = self._queue(rules, items, relevance, order, pool)
+        chosen = self._choose(rules, items, queue, n - len(pins), counts, shaped)
         shaped.items = _place(pins, chosen, n)
         return shaped
 
@@ -137,10 +141,11 @@ class RulesStage:
     def _relevance(
         self, rules: Rules, items: Int32s, scores: Float32s, shaped: Shaped
     ) -> npt.NDArray[np.float64]:
-        behind = len(items) - len(scores)
         low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 0.0)
         scaled = (scores.astype(np.float64) - low) / ((high - low) or 1.0)
-        relevance = np.concatenate([scaled, -np.arange(1, behind + 1) / max(behind, 1)])
+        # By the place alone: how many more there are must not move those in front.
+        places = np.arange(len(scores) + 1, len(items) + 1)
+        relevance = np.concatenate([scaled, len(scores) / places - 1])
         for boost in rules.boosts:
             hit = self._matches(boost)[items]
             relevance[hit] += boost.add
@@ -161,8 +166,7 @@ class RulesStage:
         self,
         rules: Rules,
         items: Int32s,
-        relevance: npt.NDArray[np.float64],
-        order: npt.NDArray[np.int64],
+        queue: _Queue,
         places: int,
         counts: Counter[tuple[str, Hashable]],
         shaped: Shaped,
@@ -170,8 +174,6 @@ class RulesStage:
         """Items for the places that no pin takes, best first, under the caps."""
         caps = dict(rules.max_per)
         chosen: list[int] = []
-        unit = self._unit(items if rules.mmr_lambda is not None else items[:0])
-        queue = _Queue(unit, relevance, order, rules.mmr_lambda)
         while len(chosen) < places and (at := queue.next()) is not None:
             item = int(items[at])
             values = self._values(item, rules)
@@ -183,6 +185,19 @@ class RulesStage:
             chosen.append(item)
             queue.took(at)
         return chosen
+
+    def _queue(
+        self,
+        rules: Rules,
+        items: Int32s,
+        relevance: npt.NDArray[np.float64],
+        order: npt.NDArray[np.int64],
+        pool: int,
+    ) -> _Queue:
+        if rules.mmr_lambda is None:
+            return _Queue(self._unit(items[:0]), relevance, order, 0, 0.0)
+        compared = min(_MMR_POOL, int((order < pool).sum()))
+        return _Queue(self._unit(items), relevance, order, compared, rules.mmr_lambda)
 
     def _values(self, item: int, rules: Rules) -> Values:
         """(attribute, value) of everything about the item that a cap counts."""
@@ -249,11 +264,12 @@ class _Queue:
         unit: Float32s,
         relevance: npt.NDArray[np.float64],
         order: npt.NDArray[np.int64],
-        mmr_lambda: float | None,
+        pool: int,
+        mmr_lambda: float,
     ) -> None:
-        """order: rows of unit and relevance, most relevant first."""
-        pool = _MMR_POOL if mmr_lambda is not None else 0
-        self._lambda = mmr_lambda or 0.0
+        """order: rows of unit and relevance, most relevant first; the first `pool` of them are
+        compared with each other."""
+        self._lambda = mmr_lambda
         self._unit = unit
         self._relevance = relevance
         self._pool = order[:pool]
