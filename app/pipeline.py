@@ -292,7 +292,9 @@ def _plain_slates(
     lengths = [min(queries[n].limit, present[n]) for n in rows]
     items = [candidates.items[n, :length] for n, length in zip(rows, lengths, strict=True)]
     scores = [candidates.scores[n, :length] for n, length in zip(rows, lengths, strict=True)]
-    because = model.explain.because(items, [users[n].history for n in rows])
+    because = model.explain.because(
+        items, [users[n].history for n in rows], [users[n].looked_at for n in rows]
+    )
     bodies = model.render.slates(items, scores, because)
     return {
         n: Slate(body, Strategy.PERSONAL, model.version)

@@ -277,12 +277,15 @@ class Service:
             state = record.parsed()
         except DependencyUnavailable:
             state, degraded = UserEvents(), ("user_state",)
-        history = known(model.bundle, Query(user_id), state).history
-        sources, _ = model.explain.nearest(item, history, _SOURCES)
+        user = known(model.bundle, Query(user_id), state)
+        nearest, _ = model.explain.nearest(item, user.history, _SOURCES)
+        sources = nearest.tolist()
+        looked_at = [source in user.looked_at for source in sources]
         account = Account(
             item=model.render.item(item),
-            because=[model.render.item(source) for source in sources.tolist()],
-            text=model.render.told(item, sources),
+            because=[model.render.item(source) for source in sources],
+            done=[model.render.done(only) for only in looked_at],
+            text=model.render.told(item, sources, looked_at),
             version=model.version,
             degraded=degraded,
         )

@@ -87,7 +87,12 @@ class DirectedStage:
         score_of = dict(zip(scored.tolist(), scores.tolist(), strict=True))
         shown = np.array([score_of.get(i, np.nan) for i in shaped.items.tolist()], np.float32)
         personal = walk.vector is not None
-        because = self._explain.because([shaped.items], [walk.user.history]) if personal else None
+        user = walk.user
+        because = (
+            self._explain.because([shaped.items], [user.history], [user.looked_at])
+            if personal
+            else None
+        )
         body = self._render.slate(shaped.items, shown, because)
         body = self._with_pins(body, shaped)
         strategy = Strategy.PERSONAL if personal else Strategy.POPULAR
