@@ -5,7 +5,8 @@
 spread is the standard deviation of the user's ranked candidates' scores, heat how fast the item
 gathers events just now (0..1, app/live.py), affinity how much of its genres the user met in the
 last five minutes (0..1). So weights are in standard deviations of the slate itself, whatever the
-ranker's scale. What the ranker did not score stays where it is, behind. The model is trained on events that have no such window: this is a rule, not a feature.
+ranker's scale. What the ranker did not score stays where it is, behind. The model is trained on
+events that have no such window: this is a rule, not a feature.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ refused by them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.domain import Float32s, Int32s
+from app.domain import Float32s, Int32s, ItemId
 from app.errors import NotFound
 from app.rules import Boost, Pin, Rules
 from training.model.bundle import Bundle
@@ -70,27 +70,40 @@ class RulesStage:
 
         For requests: in a rules file what this version does not have has no effect.
         """
+        for where, what in self._missing(rules):
+            raise NotFound(f"rules.{where}: {what}", field=f"rules.{where}")
+
+    def without_effect(self, rules: Rules) -> list[str]:
+        """What of a rules file the catalogue does not have: "<where>: <what>", items too."""
+        named = {"block.item_ids": rules.block_ids}
+        for n, boost in enumerate(rules.boosts):
+            named[f"boost.{n}.item_ids"] = boost.item_ids
+        missing = [*self._missing(rules), *self._missing_items(named)]
+        return [f"{where}: {what}" for where, what in missing]
+
+    def _missing(self, rules: Rules) -> Iterator[tuple[str, str]]:
+        """(where, what) of caps, genres and pinned items that the catalogue does not have."""
         for attribute, _ in rules.max_per:
             if self._column(attribute) is None:
                 known = ", ".join(sorted({"genre", "decade", *self._countable}))
-                raise NotFound(
-                    f"rules.diversity.max_per: cannot count by {attribute!r}; there are {known}",
-                    field="rules.diversity.max_per",
-                )
-        asked = {"rules.block.genres": rules.block_genres}
+                yield "diversity.max_per", f"cannot count by {attribute!r}; there are {known}"
+        asked = {"block.genres": rules.block_genres}
         for n, boost in enumerate(rules.boosts):
-            asked[f"rules.boost.{n}.genres"] = boost.genres
+            asked[f"boost.{n}.genres"] = boost.genres
         for where, genres in asked.items():
             for genre in genres:
                 if genre not in self._genre_column:
-                    raise NotFound(f"{where}: unknown genre {genre!r}", field=where)
-        for n, pin in enumerate(rules.pins):
-            if self._bundle.item_index(pin.item_id) < 0:
-                where = f"rules.pin.{n}.item_id"
-                name = self._bundle.manifest.entity.name
-                raise NotFound(
-                    f"{where}: {name} {pin.item_id!r} is not in the catalogue", field=where
-                )
+                    yield where, f"unknown genre {genre!r}"
+        yield from self._missing_items(
+            {f"pin.{n}.item_id": (pin.item_id,) for n, pin in enumerate(rules.pins)}
+        )
+
+    def _missing_items(self, named: Mapping[str, tuple[ItemId, ...]]) -> Iterator[tuple[str, str]]:
+        name = self._bundle.manifest.entity.name
+        for where, item_ids in named.items():
+            for item_id in item_ids:
+                if self._bundle.item_index(item_id) < 0:
+                    yield where, f"{name} {item_id!r} is not in the catalogue"
 
     def blocked(self, rules: Rules) -> Int32s:
         """item_idx that the rules block."""
@@ -130,13 +143,17 @@ class RulesStage:
     def _pins(
         self, pins: tuple[Pin, ...], allowed: npt.NDArray[np.bool_], n: int
     ) -> dict[int, int]:
-        """position -> item_idx of the pins that can be placed; the later of two at a place wins."""
-        placed: dict[int, int] = {}
+        """position -> item_idx of the pins that can be placed.
+
+        Of two pins of an item the later holds, and so it does of two items at a place.
+        """
+        position_of: dict[int, int] = {}
         for pin in pins:
             item = self._bundle.item_index(pin.item_id)
-            if item >= 0 and allowed[item] and pin.position <= n and item not in placed.values():
-                placed[pin.position] = item
-        return placed
+            if item >= 0 and allowed[item]:
+                position_of.pop(item, None)  # so that the dict's order is that of the later pins
+                position_of[item] = pin.position
+        return {position: item for item, position in position_of.items() if position <= n}
 
     def _relevance(
         self, rules: Rules, items: Int32s, scores: Float32s, shaped: Shaped
