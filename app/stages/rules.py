@@ -126,7 +126,7 @@ class RulesStage:
         items int32[K], best first; scores float32[<=K] of the first of them: those without a
         score come after them, at a relevance from 0 down to -1. allowed bool[I]: what may be
         pinned. The first `pool` items go before all others, which only a longer slate needs: so
-        it begins as a shorter one does, but for pins behind the shorter one's end.
+        its first `pool` places are a shorter one's, but for pins behind the shorter one's end.
         """
         pins = self._pins(rules.pins, allowed, n)
         counts = Counter(value for item in pins.values() for value in self._values(item, rules))
