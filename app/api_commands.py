@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from app.keys import KeysError, Scope, create_key, read_keys, revoke_key
+
+if TYPE_CHECKING:
+    from app.rules import Rules
 
 console = Console(stderr=True)
 
@@ -105,20 +108,45 @@ def revoke(
 
 def check(
     file: Annotated[Path, typer.Argument(help="A rules file, as in MARQUEE_RULES.")],
+    store: Annotated[
+        str | None,
+        typer.Option(help="Warn of what the catalogue of this store's production version lacks."),
+    ] = None,
 ) -> None:
     """Check a rules file: one line per mistake and exit status 2, or a word of praise.
 
-    Example: marquee rules check rules.yaml
+    What a catalogue lacks is a warning: such a rule has no effect, and may have one later.
+
+    Example: marquee rules check rules.yaml --store .marquee/store
     """
     from app.rules_json import RulesError, read_rules
 
     try:
-        read_rules(str(file))
+        rules = read_rules(str(file)).rules
     except RulesError as error:
         for line in str(error).splitlines():
             console.print(f"error: {line}", style="bold red", markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
+    if store is not None and rules is not None:
+        for line in _without_effect(rules, store):
+            console.print(f"warning: {file}: {line}", style="yellow", markup=False, soft_wrap=True)
     typer.echo(f"{file}: correct")
+
+
+def _without_effect(rules: Rules, store: str) -> list[str]:
+    from app.adapters.store import bundle_store
+    from app.settings import Settings
+    from app.stages.rules import RulesStage
+    from training.model.bundle import Bundle, BundleError
+
+    try:
+        bundles = bundle_store(Settings.model_validate({"store": store}))
+        version = bundles.production()
+        if version is None:
+            _fail(f"{store} has no published version")
+        return RulesStage(Bundle.open(bundles.locate(version))).without_effect(rules)
+    except (BundleError, OSError, ValueError) as error:
+        _fail(str(error))
 
 
 def openapi(

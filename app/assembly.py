@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from app import logs
 from app.adapters.event_log import EventLog
 from app.adapters.indexes import open_index
 from app.adapters.none import (
@@ -47,13 +48,16 @@ from app.ports import (
 from app.promotion import Promotion, Stages
 from app.prose import Prose
 from app.recall import RecallRetriever
-from app.rules_json import read_rules
+from app.rules_json import RuleBook, read_rules
 from app.service import Service
 from app.settings import Settings
 from app.write_behind import WriteBehindCache
+from training.model.bundle import Bundle
 
 if TYPE_CHECKING:
     from app.adapters.local_stages import LocalStages
+
+_log = logs.get("assembly")
 
 _ERASE_TIMEOUT_S = 10.0  # for one page of the stream; nobody else waits for it
 
@@ -77,9 +81,7 @@ def assemble(settings: Settings, stages: AllStages) -> Ingress:
     metrics = Metrics()
     store = bundle_store(settings)
     book = read_rules(settings.rules)
-    models: Versions[Model] = Versions(
-        store.locate, lambda bundle: Model.load(bundle, book.sentences)
-    )
+    models: Versions[Model] = Versions(store.locate, lambda bundle: _model(bundle, book))
     promotion = Promotion(store, models, stages, metrics, poll_s=settings.poll_s)
     state = GuardedUserState(_user_state(settings), _breaker("user_state", settings, metrics))
     cache = GuardedSlateCache(_slate_cache(settings), _breaker("cache", settings, metrics))
@@ -136,6 +138,14 @@ def local_stages(settings: Settings) -> LocalStages:
         lambda bundle: open_index(settings, bundle),
         rank_depth=settings.rank_depth,
     )
+
+
+def _model(bundle: Bundle, book: RuleBook) -> Model:
+    model = Model.load(bundle, book.sentences)
+    idle = model.directed.rules.without_effect(book.rules) if book.rules is not None else []
+    if idle:
+        _log.warning("rules without effect", version=bundle.version, rules="; ".join(idle))
+    return model
 
 
 def _prose(settings: Settings, metrics: Metrics) -> Prose | None:

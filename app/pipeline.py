@@ -216,9 +216,33 @@ class Recommender:
         slates = _plain_slates(model, queries, users, candidates, plain)
         for n, query in enumerate(queries):
             if n not in slates:
-                walk = _walk(query, users[n], wanted[n], vectors[n], retrieved, candidates, n)
+                walk = self._walk(query, users[n], wanted[n], vectors[n], retrieved, candidates, n)
                 slates[n] = model.directed.personal(walk)
         return [slates[n] for n in range(len(queries))]
+
+    def _walk(
+        self,
+        query: Query,
+        user: Known,
+        wanted: SearchFilter,
+        vector: Float32s,
+        retrieved: Candidates,
+        ranked: Candidates,
+        row: int,
+    ) -> Walk:
+        first, second = retrieved.items[row] >= 0, ranked.items[row] >= 0
+        scores = ranked.scores[row][second]
+        return Walk(
+            query,
+            user,
+            wanted,
+            vector,
+            retrieved.items[row][first],
+            retrieved.scores[row][first],
+            ranked.items[row][second],
+            scores[~np.isnan(scores)],
+            self._limits.candidates,
+        )
 
     async def _try(self, name: str, work: Awaitable[T], degraded: list[str]) -> T | None:
         """The result of `work`, or None with `name` noted when its dependency fails or is late."""
@@ -243,34 +267,15 @@ def _is_plain(query: Query) -> bool:
     return query.rules is None and not query.is_traced
 
 
-def _walk(
-    query: Query,
-    user: Known,
-    wanted: SearchFilter,
-    vector: Float32s,
-    retrieved: Candidates,
-    ranked: Candidates,
-    row: int,
-) -> Walk:
-    first, second = retrieved.items[row] >= 0, ranked.items[row] >= 0
-    return Walk(
-        query,
-        user,
-        wanted,
-        vector,
-        retrieved.items[row][first],
-        retrieved.scores[row][first],
-        ranked.items[row][second],
-        ranked.scores[row][second],
-    )
-
-
-def _reorder(candidates: Candidates, scores: np.ndarray) -> Candidates:
+def _reorder(candidates: Candidates, scores: Float32s) -> Candidates:
+    """Those that the ranker scored by its scores, and behind them the others as they were."""
+    depth = scores.shape[1]
     order = np.argsort(-scores, axis=1, kind="stable")
-    return Candidates(
-        np.take_along_axis(candidates.items, order, axis=1),
-        np.take_along_axis(scores, order, axis=1),
-    )
+    items = candidates.items.copy()
+    items[:, :depth] = np.take_along_axis(items[:, :depth], order, axis=1)
+    ranked = np.full(items.shape, np.nan, np.float32)
+    ranked[:, :depth] = np.take_along_axis(scores, order, axis=1)
+    return Candidates(items, ranked)
 
 
 def _plain_slates(
@@ -287,7 +292,9 @@ def _plain_slates(
     lengths = [min(queries[n].limit, present[n]) for n in rows]
     items = [candidates.items[n, :length] for n, length in zip(rows, lengths, strict=True)]
     scores = [candidates.scores[n, :length] for n, length in zip(rows, lengths, strict=True)]
-    because = model.explain.because(items, [users[n].history for n in rows])
+    because = model.explain.because(
+        items, [users[n].history for n in rows], [users[n].looked_at for n in rows]
+    )
     bodies = model.render.slates(items, scores, because)
     return {
         n: Slate(body, Strategy.PERSONAL, model.version)

@@ -164,7 +164,10 @@ class Ranker(Protocol):
     """The second stage."""
 
     async def rank(self, version: str, histories: Histories, candidates: Candidates) -> Float32s:
-        """Scores float32[B,K] for the candidates; -inf where a candidate is padding."""
+        """Scores float32[B,D] of the first D <= K candidates of each row; -inf for padding.
+
+        The others keep their order behind them.
+        """
         ...
 
 

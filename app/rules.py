@@ -58,11 +58,12 @@ class Rules:
 class Sentences:
     """The texts of `why`, with {placeholders}; None: no text.
 
-    watched: {title} of the watched item, {item} of the recommended one, {verb}. popular, pinned:
-    {item}.
+    watched: {title} of the watched item, {item} of the recommended one, {verb}. looked_at: the
+    first two, where the user only viewed or clicked it. popular, pinned: {item}.
     """
 
     watched: str = "Because you {verb} {title}"
+    looked_at: str = "Because you looked at {title}"
     popular: str | None = None
     pinned: str | None = None
 

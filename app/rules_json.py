@@ -132,6 +132,7 @@ class Why(_Part):
     """The sentences of `why`."""
 
     watched: Annotated[_Text, _sentence("title", "item", "verb")] = values.Sentences.watched
+    looked_at: Annotated[_Text, _sentence("title", "item")] = values.Sentences.looked_at
     popular: Annotated[_Text, _sentence("item")] | None = None
     pinned: Annotated[_Text, _sentence("item")] | None = None
 
@@ -179,8 +180,7 @@ def read_rules(path: str) -> RuleBook:
             for e in error.errors()
         ]
         raise RulesError("\n".join(lines)) from None
-    why = file.why
-    return RuleBook(file.value(), values.Sentences(why.watched, why.popular, why.pinned))
+    return RuleBook(file.value(), values.Sentences(**file.why.model_dump()))
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

@@ -283,12 +283,15 @@ class Service:
         model = self._current()
         item = self._item(model, item_id, "item_id")
         state, degraded = await self._events_of(user_id)
-        history = known(model.bundle, Query(user_id), state).history
-        sources, _ = model.explain.nearest(item, history, _SOURCES)
+        user = known(model.bundle, Query(user_id), state)
+        nearest, _ = model.explain.nearest(item, user.history, _SOURCES)
+        sources = nearest.tolist()
+        looked_at = [source in user.looked_at for source in sources]
         account = Account(
             item=model.render.item(item),
-            because=[model.render.item(source) for source in sources.tolist()],
-            text=model.render.told(item, sources),
+            because=[model.render.item(source) for source in sources],
+            done=[model.render.done(only) for only in looked_at],
+            text=model.render.told(item, sources, looked_at),
             version=model.version,
             degraded=degraded,
         )

@@ -116,7 +116,7 @@ class Item(BaseModel):
 
 
 class Because(BaseModel):
-    """The watched item that speaks for a recommendation."""
+    """The user's item that speaks for a recommendation."""
 
     movie_id: int | str | None = None
     item_id: int | str | None = None
@@ -157,17 +157,17 @@ class StagePlaces(BaseModel):
 
 
 class Trace(BaseModel):
-    """How an item got its place."""
+    """How an item got its place; `source` is null for one that no stage brought."""
 
-    source: Literal["tower", "popular", "pin"]
+    source: Literal["tower", "popular", "pin"] | None
     scores: StageScores
     places: StagePlaces
     rules: list[str]
 
 
 class Recommendation(Item):
-    """One place of a slate. `score` is null for a pinned item that was not a candidate; `explain`
-    is there when it was asked for."""
+    """One place of a slate. `score` is null where the ranker gave none, behind MARQUEE_RANK_DEPTH
+    and for a pinned item that was not a candidate; `explain` is there when it was asked for."""
 
     score: float | None
     why: Why | None
@@ -175,7 +175,8 @@ class Recommendation(Item):
 
 
 class Explained(BaseModel):
-    """Why the item of `explain_item` is, or is not, in the slate."""
+    """Why the item of `explain_item` is, or is not, in the slate. `exact_place`, among the
+    `of_items` that are allowed, is null for an item that is not."""
 
     item_id: int | str
     in_slate: bool

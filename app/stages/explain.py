@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from app.domain import Float32s, Int32s
 from training.model.bundle import Bundle
@@ -16,11 +17,13 @@ _LOOK_BACK_EVENTS = 100
 
 @dataclass(frozen=True, slots=True)
 class Because:
-    """item: int32[N] item_idx of the nearest watched item; similarity: float32[N], at most 1; for
-    each of the N items of the slates asked about."""
+    """item: int32[N] item_idx of the nearest item of the user's; similarity: float32[N], at most
+    1; looked_at: bool[N], whether the user only looked at it; for each of the N items of the slates
+    asked about."""
 
     item: Int32s
     similarity: Float32s
+    looked_at: npt.NDArray[np.bool_]
 
 
 class ExplainStage:
@@ -40,10 +43,16 @@ class ExplainStage:
         self._near, self._weight = bundle.neighbours, bundle.neighbour_weights
         self._beyond = self._weight.min(axis=1, initial=1, where=self._weight > 0)
 
-    def because(self, slates: Sequence[Int32s], histories: Sequence[Int32s]) -> Because:
+    def because(
+        self,
+        slates: Sequence[Int32s],
+        histories: Sequence[Int32s],
+        looked_at: Sequence[frozenset[int]] = (),
+    ) -> Because:
         """For each item of each user's slate the most similar of the last events of that user's
         history; the slates one after the other.
 
+        looked_at: what of each history the user only looked at; empty: nothing of any.
         Raises ValueError for an empty history: there is nothing to name.
         """
         if not all(map(len, histories)):
@@ -71,7 +80,11 @@ class ExplainStage:
                 alone = start + np.flatnonzero(~met[start:end])
                 if len(alone):
                     item[alone], similarity[alone] = self._behind(flat[alone], events)
-        return Because(item, similarity)
+        only = np.zeros(len(flat), bool)
+        if any(looked_at):
+            for (start, end, _), few in zip(slots, looked_at, strict=True):
+                only[start:end] = np.isin(item[start:end], list(few))
+        return Because(item, similarity, only)
 
     def nearest(self, item: int, history: Int32s, k: int) -> tuple[Int32s, Float32s]:
         """At most k different items of the history's last events, most like `item` first, and

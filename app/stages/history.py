@@ -28,6 +28,7 @@ class Known:
     """One user of a batch. history: item_idx, oldest first, what the tower reads.
     excluded: item_idx that must not be recommended. row: in the bundle, -1 when unknown to it.
     recent: how many of the newest items of the history are of the last five minutes.
+    looked_at: items of the history that the user only viewed or clicked.
     sums: of the online store, None when it has nothing newer of the user than the bundle."""
 
     row: int
@@ -35,6 +36,7 @@ class Known:
     excluded: Int32s
     recent: int = 0
     sums: Sums | None = None
+    looked_at: frozenset[int] = frozenset()
 
 
 def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
@@ -74,12 +76,14 @@ def known(bundle: Bundle, query: Query, state: UserEvents) -> Known:
     mentioned = np.fromiter(latest, np.int32, len(latest))
     unmentioned = np.ones(len(bundle.items), bool)
     unmentioned[mentioned] = False
-    merged = _join(past[unmentioned[past]], np.array(liked, np.int32))
+    kept = unmentioned[past]
+    merged = _join(past[kept], np.array(liked, np.int32))
+    looked_at = frozenset(liked).difference(watched, past[~kept].tolist())
     parts = [excluded, np.array(disliked, np.int32)]
     if query.exclude_watched:
         parts += [past, np.array(watched, np.int32)]
     count = len(recent.difference(disliked))
-    return Known(row, merged, np.concatenate(parts), count, sums)
+    return Known(row, merged, np.concatenate(parts), count, sums, looked_at)
 
 
 def _past(bundle: Bundle, row: int, state: UserEvents) -> Int32s:

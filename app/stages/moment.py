@@ -2,10 +2,11 @@
 
     score + spread * (trend_weight * heat + session_weight * affinity)
 
-spread is the standard deviation of the user's candidates' scores, heat how fast the item gathers
-events just now (0..1, app/live.py), affinity how much of its genres the user met in the last five
-minutes (0..1). So weights are in standard deviations of the slate itself, whatever the ranker's
-scale. The model is trained on events that have no such window: this is a rule, not a feature.
+spread is the standard deviation of the user's ranked candidates' scores, heat how fast the item
+gathers events just now (0..1, app/live.py), affinity how much of its genres the user met in the
+last five minutes (0..1). So weights are in standard deviations of the slate itself, whatever the
+ranker's scale. What the ranker did not score stays where it is, behind. The model is trained on
+events that have no such window: this is a rule, not a feature.
 """
 
 from __future__ import annotations
@@ -25,22 +26,24 @@ def adjusted(
     trend_weight: float,
     session_weight: float,
 ) -> Float32s:
-    """Scores float32[B,K]; -inf stays -inf.
+    """Scores float32[B,D]; -inf stays -inf.
 
-    heat: float32[I], None when nothing moves. genre_matrix: float32[I,G], rows sum to 1 or 0.
+    scores: float32[B,D] of the first D candidates of each row. heat: float32[I], None when nothing
+    moves. genre_matrix: float32[I,G], rows sum to 1 or 0.
     """
     recent = [] if histories.recent is None else histories.recent.tolist()
     in_session = [b for b, count in enumerate(recent) if count and session_weight]
     if (heat is None or not trend_weight) and not in_session:
         return scores
-    present = candidates.items >= 0
+    items = candidates.items[:, : scores.shape[1]]
+    present = items >= 0
     moved = np.zeros_like(scores)
     if heat is not None and trend_weight:
-        moved += trend_weight * heat[candidates.items]
+        moved += trend_weight * heat[items]
     for b in in_session:
         newest = histories.of(b)[-recent[b] :]
         taste = genre_matrix[newest].mean(axis=0)
-        moved[b] += session_weight * (genre_matrix[candidates.items[b]] @ taste)
+        moved[b] += session_weight * (genre_matrix[items[b]] @ taste)
     return np.where(present, scores + _spread(scores, present) * moved, scores)
 
 

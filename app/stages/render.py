@@ -15,6 +15,7 @@ from training.model.bundle import Bundle
 
 # Said of an item that nothing watched is like, where somebody asks for a sentence all the same.
 _POPULAR = "Many people choose {item}"
+_LOOKED_AT = "looked at"
 
 
 class RenderStage:
@@ -73,37 +74,45 @@ class RenderStage:
         """The `why` of an item that a rule put there."""
         return _plain(self._sentences.pinned, title)
 
-    def told(self, item: int, sources: Int32s) -> str:
-        """The sentence for one item; sources: watched items that are like it, or none."""
+    def told(self, item: int, sources: list[int], looked_at: list[bool]) -> str:
+        """The sentence for one item; sources: the user's items that are like it, or none;
+        looked_at: of each, whether the user only looked at it."""
         items = self._items
-        if not len(sources):
+        if not sources:
             return (self._sentences.popular or _POPULAR).format(item=items.names[item])
-        return self._sentences.watched.format(
-            title=items.names[int(sources[0])], item=items.titles[item], verb=self._verb
-        )
+        return self._sentence(sources[0], items.titles[item], looked_at[0])
+
+    def done(self, looked_at: bool) -> str:
+        """What a user did with an item, in a word or two."""
+        return _LOOKED_AT if looked_at else self._verb
 
     def _popular(self, items: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
         return [_plain(self._sentences.popular, item["title"]) for item in items]
 
     def _whys(self, because: Because, items: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
         similarities = _rounded(because.similarity, 3)
-        sources = because.item.tolist()
+        rows = zip(
+            because.item.tolist(), similarities, because.looked_at.tolist(), items, strict=True
+        )
         return [
             # Nothing watched is like it: no sentence is better.
-            self._why(source, similarity, item) if similarity > 0 else None
-            for source, similarity, item in zip(sources, similarities, items, strict=True)
+            self._why(source, similarity, looked_at, item) if similarity > 0 else None
+            for source, similarity, looked_at, item in rows
         ]
 
-    def _why(self, source: int, similarity: float, item: dict[str, Any]) -> dict[str, Any]:
+    def _why(
+        self, source: int, similarity: float, looked_at: bool, item: dict[str, Any]
+    ) -> dict[str, Any]:
         items = self._items
-        text = self._sentences.watched.format(
-            title=items.names[source], item=item["title"], verb=self._verb
-        )
         return {
-            "text": text,
+            "text": self._sentence(source, item["title"], looked_at),
             "because": {self._id_field: items.ids[source], "title": items.titles[source]},
             "similarity": similarity,
         }
+
+    def _sentence(self, source: int, title: str, looked_at: bool) -> str:
+        sentence = self._sentences.looked_at if looked_at else self._sentences.watched
+        return sentence.format(title=self._items.names[source], item=title, verb=self._verb)
 
 
 def _plain(sentence: str | None, title: str) -> dict[str, Any] | None:

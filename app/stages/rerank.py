@@ -14,7 +14,7 @@ class RankerStage:
     """One bundle version's ranker."""
 
     def __init__(self, bundle: Bundle, *, depth: int) -> None:
-        """depth: candidates scored per user; those behind keep their order behind."""
+        """depth: candidates scored per user, the first of them."""
         self._model = load_ranker(bundle.ranker_dir)
         self._catalogue = CatalogueInputs.build(
             bundle.item_vectors,
@@ -27,11 +27,7 @@ class RankerStage:
         self._depth = depth
 
     def rank(self, histories: Histories, candidates: Candidates) -> Float32s:
-        """Scores float32[B,K] on the ranker's own scale; -inf for padding.
-
-        Candidates beyond `depth` score below every ranked one of their row, in the order they
-        came in.
-        """
+        """Scores float32[B,min(depth,K)] on the ranker's own scale; -inf for padding."""
         items = candidates.items[:, : self._depth]
         scores = candidates.scores[:, : self._depth]
         users = np.full((len(items), len(USER_INPUTS)), np.nan, np.float32)
@@ -44,18 +40,7 @@ class RankerStage:
             self._catalogue, items, scores, histories.items, histories.offsets, users
         )
         present = (items >= 0).ravel()
-        head = np.full(items.size, -np.inf, np.float32)
+        ranked = np.full(items.size, -np.inf, np.float32)
         if present.any():
-            head[present] = self._model.predict(features[present])
-        ranked = np.full(candidates.items.shape, -np.inf, np.float32)
-        ranked[:, : self._depth] = head.reshape(items.shape)
-        self._append_tail(ranked, candidates)
-        return ranked
-
-    def _append_tail(self, ranked: Float32s, candidates: Candidates) -> None:
-        tail = candidates.items.shape[1] - self._depth
-        if tail <= 0:
-            return
-        floor = ranked[:, : self._depth].min(axis=1, keepdims=True)
-        below = floor - 1 - np.arange(tail, dtype=np.float32)
-        ranked[:, self._depth :] = np.where(candidates.items[:, self._depth :] >= 0, below, -np.inf)
+            ranked[present] = self._model.predict(features[present])
+        return ranked.reshape(items.shape)

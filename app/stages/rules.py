@@ -1,8 +1,9 @@
 """Shapes a ranked list into a slate: boosts, then diversity under caps, then pins.
 
 Blocked items never get this far: they are kept out of the search, so that a slate is as long as
-asked whenever the catalogue has it. Relevance is the ranked score scaled to 0 (last candidate) to
-1 (first); boosts and freshness add to it. An item that a cap refuses makes room for the next.
+asked whenever the catalogue has it. Relevance is the ranked score scaled to 0 (last of those that
+were ranked) to 1 (first), and below 0 behind them; boosts and freshness add to it. An item that a
+cap refuses makes room for the next.
 Pins are an editor's word: they need not be candidates, they count towards the caps and are not
 refused by them.
 """
@@ -10,7 +11,7 @@ refused by them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.domain import Float32s, Int32s
+from app.domain import Float32s, Int32s, ItemId
 from app.errors import NotFound
 from app.rules import Boost, Pin, Rules
 from training.model.bundle import Bundle
@@ -69,27 +70,40 @@ class RulesStage:
 
         For requests: in a rules file what this version does not have has no effect.
         """
+        for where, what in self._missing(rules):
+            raise NotFound(f"rules.{where}: {what}", field=f"rules.{where}")
+
+    def without_effect(self, rules: Rules) -> list[str]:
+        """What of a rules file the catalogue does not have: "<where>: <what>", items too."""
+        named = {"block.item_ids": rules.block_ids}
+        for n, boost in enumerate(rules.boosts):
+            named[f"boost.{n}.item_ids"] = boost.item_ids
+        missing = [*self._missing(rules), *self._missing_items(named)]
+        return [f"{where}: {what}" for where, what in missing]
+
+    def _missing(self, rules: Rules) -> Iterator[tuple[str, str]]:
+        """(where, what) of caps, genres and pinned items that the catalogue does not have."""
         for attribute, _ in rules.max_per:
             if self._column(attribute) is None:
                 known = ", ".join(sorted({"genre", "decade", *self._countable}))
-                raise NotFound(
-                    f"rules.diversity.max_per: cannot count by {attribute!r}; there are {known}",
-                    field="rules.diversity.max_per",
-                )
-        asked = {"rules.block.genres": rules.block_genres}
+                yield "diversity.max_per", f"cannot count by {attribute!r}; there are {known}"
+        asked = {"block.genres": rules.block_genres}
         for n, boost in enumerate(rules.boosts):
-            asked[f"rules.boost.{n}.genres"] = boost.genres
+            asked[f"boost.{n}.genres"] = boost.genres
         for where, genres in asked.items():
             for genre in genres:
                 if genre not in self._genre_column:
-                    raise NotFound(f"{where}: unknown genre {genre!r}", field=where)
-        for n, pin in enumerate(rules.pins):
-            if self._bundle.item_index(pin.item_id) < 0:
-                where = f"rules.pin.{n}.item_id"
-                name = self._bundle.manifest.entity.name
-                raise NotFound(
-                    f"{where}: {name} {pin.item_id!r} is not in the catalogue", field=where
-                )
+                    yield where, f"unknown genre {genre!r}"
+        yield from self._missing_items(
+            {f"pin.{n}.item_id": (pin.item_id,) for n, pin in enumerate(rules.pins)}
+        )
+
+    def _missing_items(self, named: Mapping[str, tuple[ItemId, ...]]) -> Iterator[tuple[str, str]]:
+        name = self._bundle.manifest.entity.name
+        for where, item_ids in named.items():
+            for item_id in item_ids:
+                if self._bundle.item_index(item_id) < 0:
+                    yield where, f"{name} {item_id!r} is not in the catalogue"
 
     def blocked(self, rules: Rules) -> Int32s:
         """item_idx that the rules block."""
@@ -105,42 +119,50 @@ class RulesStage:
         scores: Float32s,
         allowed: npt.NDArray[np.bool_],
         n: int,
+        pool: int,
     ) -> Shaped:
         """At most n of the items, each once.
 
         items int32[K], best first; scores float32[<=K] of the first of them: those without a
         score come after them, at a relevance from 0 down to -1. allowed bool[I]: what may be
-        pinned.
+        pinned. The first `pool` items go before all others, which only a longer slate needs: so
+        its first `pool` places are a shorter one's, but for pins behind the shorter one's end.
         """
         pins = self._pins(rules.pins, allowed, n)
         counts = Counter(value for item in pins.values() for value in self._values(item, rules))
         free = ~np.isin(items, list(pins.values()))
         shaped = Shaped(np.empty(0, np.int32), pinned=set(pins.values()))
-        relevance = self._relevance(rules, items, scores, shaped)
+        relevance = self._relevance(rules, items, scores[:pool], shaped)
         order = np.flatnonzero(free)
-        order = order[np.argsort(-relevance[order], kind="stable")]
-        chosen = self._choose(rules, items, relevance, order, n - len(pins), counts, shaped)
+        order = order[np.lexsort((-relevance[order], order >= pool))]
+        queue = self._queue(rules, items, relevance, order, pool)
+        chosen = self._choose(rules, items, queue, n - len(pins), counts, shaped)
         shaped.items = _place(pins, chosen, n)
         return shaped
 
     def _pins(
         self, pins: tuple[Pin, ...], allowed: npt.NDArray[np.bool_], n: int
     ) -> dict[int, int]:
-        """position -> item_idx of the pins that can be placed; the later of two at a place wins."""
-        placed: dict[int, int] = {}
+        """position -> item_idx of the pins that can be placed.
+
+        Of two pins of an item the later holds, and so it does of two items at a place.
+        """
+        position_of: dict[int, int] = {}
         for pin in pins:
             item = self._bundle.item_index(pin.item_id)
-            if item >= 0 and allowed[item] and pin.position <= n and item not in placed.values():
-                placed[pin.position] = item
-        return placed
+            if item >= 0 and allowed[item]:
+                position_of.pop(item, None)  # so that the dict's order is that of the later pins
+                position_of[item] = pin.position
+        return {position: item for item, position in position_of.items() if position <= n}
 
     def _relevance(
         self, rules: Rules, items: Int32s, scores: Float32s, shaped: Shaped
     ) -> npt.NDArray[np.float64]:
-        behind = len(items) - len(scores)
         low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 0.0)
         scaled = (scores.astype(np.float64) - low) / ((high - low) or 1.0)
-        relevance = np.concatenate([scaled, -np.arange(1, behind + 1) / max(behind, 1)])
+        # By the place alone: how many more there are must not move those in front.
+        places = np.arange(len(scores) + 1, len(items) + 1)
+        relevance = np.concatenate([scaled, len(scores) / places - 1])
         for boost in rules.boosts:
             hit = self._matches(boost)[items]
             relevance[hit] += boost.add
@@ -161,8 +183,7 @@ class RulesStage:
         self,
         rules: Rules,
         items: Int32s,
-        relevance: npt.NDArray[np.float64],
-        order: npt.NDArray[np.int64],
+        queue: _Queue,
         places: int,
         counts: Counter[tuple[str, Hashable]],
         shaped: Shaped,
@@ -170,8 +191,6 @@ class RulesStage:
         """Items for the places that no pin takes, best first, under the caps."""
         caps = dict(rules.max_per)
         chosen: list[int] = []
-        unit = self._unit(items if rules.mmr_lambda is not None else items[:0])
-        queue = _Queue(unit, relevance, order, rules.mmr_lambda)
         while len(chosen) < places and (at := queue.next()) is not None:
             item = int(items[at])
             values = self._values(item, rules)
@@ -183,6 +202,19 @@ class RulesStage:
             chosen.append(item)
             queue.took(at)
         return chosen
+
+    def _queue(
+        self,
+        rules: Rules,
+        items: Int32s,
+        relevance: npt.NDArray[np.float64],
+        order: npt.NDArray[np.int64],
+        pool: int,
+    ) -> _Queue:
+        if rules.mmr_lambda is None:
+            return _Queue(self._unit(items[:0]), relevance, order, 0, 0.0)
+        compared = min(_MMR_POOL, int((order < pool).sum()))
+        return _Queue(self._unit(items), relevance, order, compared, rules.mmr_lambda)
 
     def _values(self, item: int, rules: Rules) -> Values:
         """(attribute, value) of everything about the item that a cap counts."""
@@ -249,11 +281,12 @@ class _Queue:
         unit: Float32s,
         relevance: npt.NDArray[np.float64],
         order: npt.NDArray[np.int64],
-        mmr_lambda: float | None,
+        pool: int,
+        mmr_lambda: float,
     ) -> None:
-        """order: rows of unit and relevance, most relevant first."""
-        pool = _MMR_POOL if mmr_lambda is not None else 0
-        self._lambda = mmr_lambda or 0.0
+        """order: rows of unit and relevance, most relevant first; the first `pool` of them are
+        compared with each other."""
+        self._lambda = mmr_lambda
         self._unit = unit
         self._relevance = relevance
         self._pool = order[:pool]

@@ -24,21 +24,20 @@ class Trace:
         self._walk = walk
         self._shaped = shaped
         self._retrieved = _places(walk.retrieved)
-        self._ranked = _places(walk.ranked)
+        self._ranked = _places(walk.ranked[: len(walk.ranked_scores)])
         self._before = _places(items)
         self._slate = _places(shaped.items)
 
     def of(self, item: int) -> dict[str, Any]:
-        """Source, scores, places and rules of an item of the slate; places count from 1.
+        """Source, scores, places and rules of an item; places count from 1.
 
         `retrieved` and `ranked` are null for what the stage did not have; `before_rules` is the
-        place in the list that the rules were applied to.
+        place in the list that the rules were applied to, and what is not in it has no source.
         """
         walk, shaped = self._walk, self._shaped
         first, second = self._retrieved.get(item), self._ranked.get(item)
-        source = "popular" if walk.vector is None else "tower"
         return {
-            "source": "pin" if item in shaped.pinned else source,
+            "source": self._source(item),
             "scores": {
                 "retrieved": None if first is None else float(walk.retrieved_scores[first]),
                 "ranked": None if second is None else float(walk.ranked_scores[second]),
@@ -52,6 +51,13 @@ class Trace:
             },
             "rules": self._rules(item),
         }
+
+    def _source(self, item: int) -> str | None:
+        if item in self._shaped.pinned:
+            return "pin"
+        if item not in self._before:
+            return None
+        return "popular" if self._walk.vector is None else "tower"
 
     def _rules(self, item: int) -> list[str]:
         applied = list(self._shaped.added.get(item, ()))
@@ -71,7 +77,7 @@ class Trace:
         """Why an item is not in the slate, or that it is.
 
         exact: float32[I] scores of the first stage without approximation; the item's place by
-        them counts among the items that are allowed.
+        them counts among the items that are allowed, and is null for one that is not.
         """
         item = self._bundle.item_index(item_id)
         story: dict[str, Any] = {"item_id": item_id, "in_slate": item in self._slate}
@@ -79,13 +85,14 @@ class Trace:
             return story | _because("unknown_item", "the catalogue does not have it")
         story["explain"] = self.of(item)
         story["exact_score"] = float(exact[item])
-        story["exact_place"] = 1 + int((exact[allowed] > exact[item]).sum())
+        higher = int((exact[allowed] > exact[item]).sum())
+        story["exact_place"] = 1 + higher if allowed[item] else None
         story["of_items"] = int(allowed.sum())
         if item in self._slate:
             return story | _because("in_slate", "it is in the slate")
-        return story | self._reason(item, story["exact_place"])
+        return story | self._reason(item, higher)
 
-    def _reason(self, item: int, exact_place: int) -> dict[str, str]:
+    def _reason(self, item: int, higher: int) -> dict[str, str]:
         walk = self._walk
         excluded = self._excluded(item)
         if excluded is not None:
@@ -98,7 +105,7 @@ class Trace:
             found = len(walk.retrieved)
             return _because(
                 "not_retrieved",
-                f"{exact_place - 1} allowed items score higher; the first stage kept {found}",
+                f"{higher} allowed items score higher; the first stage kept {found}",
             )
         place = self._before[item] + 1
         return _because(

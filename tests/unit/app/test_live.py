@@ -113,6 +113,14 @@ def test_genres_of_the_last_minutes_gain_and_older_ones_do_not():
     assert moved.tolist() == [[3.0, 1.5, -np.inf]]
 
 
+def test_what_the_ranker_did_not_score_stays_behind_and_out_of_the_deviation():
+    moved = adjusted(
+        SCORES[:, :2], candidates([0, 1, 2, 2, -1]), histories(1),
+        np.array([0, 1, 1], np.float32), GENRES, trend_weight=0.5, session_weight=0.5,
+    )  # fmt: skip
+    assert moved.tolist() == [[3.0, 2.0]]
+
+
 def test_without_events_scores_are_those_of_the_ranker():
     assert (
         adjusted(SCORES, candidates([0, 1, -1]), histories(0), None, GENRES,

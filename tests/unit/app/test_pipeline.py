@@ -7,8 +7,11 @@ import numpy as np
 import orjson
 import pytest
 
-from app.domain import Event, EventType, Query, Strategy
+from app.adapters.local_stages import LocalStages
+from app.adapters.qdrant_edge import QdrantEdgeIndex
+from app.domain import Event, EventType, Query, Strategy, UserEvents
 from app.errors import DependencyUnavailable
+from app.stages.history import known
 from tests.slates import recommended
 
 
@@ -206,6 +209,59 @@ async def test_without_the_ranker_the_retrieval_order_answers(world, bundle, ran
     assert slate.degraded == ("rank",)
     scores = [row["score"] for row in orjson.loads(slate.recommendations)]
     assert scores == sorted(scores, reverse=True)
+
+
+async def test_what_is_behind_the_rankers_depth_has_no_score_and_the_order_of_retrieval(
+    world, bundle
+):
+    shallow = LocalStages(lambda version: bundle.path, QdrantEdgeIndex, rank_depth=8)
+    query = Query(known_user(bundle), limit=20, read_cache=False)
+    retrieved = ids(await one(world.recommender(ranker=Broken()), query))
+    slate = await one(world.recommender(ranker=shallow), query)
+    scores = [row["score"] for row in orjson.loads(slate.recommendations)]
+    assert scores[:8] == sorted(scores[:8], reverse=True)
+    assert scores[8:] == 12 * [None]
+    assert set(ids(slate)[:8]) == set(retrieved[:8])
+    assert ids(slate)[8:] == retrieved[8:]
+
+
+async def test_an_item_that_was_only_clicked_was_looked_at_until_it_is_watched(world, bundle):
+    item = bundle.items.ids[4]
+    for event_type, said in [
+        (EventType.CLICK, "Because you looked at "),
+        (EventType.WATCH, "Because you watched "),
+        (EventType.VIEW, "Because you watched "),
+    ]:
+        await world.state.append(Event("new", item, event_type, 0))
+        for _ in range(2):  # computed, and from the cache
+            slate = await one(world.recommender(), Query("new"))
+            found = [text for text in whys(slate) if text]
+            assert found
+            assert all(text.startswith(said) for text in found)
+        ruled = await one(world.recommender(), Query("new", explain=True))
+        assert whys(ruled) == whys(slate)
+
+
+async def test_of_a_batch_each_user_has_looked_at_their_own(world, bundle):
+    item = bundle.items.ids[4]
+    await world.state.append(Event("looks", item, EventType.VIEW, 0))
+    await world.state.append(Event("watches", item, EventType.LIKE, 0))
+    slates = await recommended(world.recommender(), [Query("watches"), Query("looks")])
+    verbs = [{text.split()[2] for text in whys(slate) if text} for slate in slates]
+    assert verbs == [{"watched"}, {"looked"}]
+
+
+def test_only_looked_at_is_what_was_neither_watched_nor_in_the_past(bundle):
+    user = known_user(bundle)
+    past = bundle.items.ids[int(bundle.history(user)[0])]
+    new = [i for i in range(len(bundle.items)) if i not in set(bundle.history(user).tolist())]
+    seen, watched, gone = (bundle.items.ids[i] for i in new[:3])
+    events = (
+        (past, EventType.CLICK), (seen, EventType.VIEW), (seen, EventType.CLICK),
+        (watched, EventType.WATCH), (watched, EventType.VIEW),
+        (gone, EventType.CLICK), (gone, EventType.DISLIKE),
+    )  # fmt: skip
+    assert known(bundle, Query(user), UserEvents(events=events)).looked_at == {new[0]}
 
 
 async def test_a_degraded_slate_is_not_cached(world, bundle):

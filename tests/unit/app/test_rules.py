@@ -1,18 +1,27 @@
 """What always holds of a slate, whatever is asked: random requests against the real stages."""
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import orjson
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from app import api_commands, assembly
+from app.adapters.local_stages import LocalStages
+from app.adapters.qdrant_edge import QdrantEdgeIndex
 from app.domain import Event, EventType, Query
+from app.errors import DependencyUnavailable
+from app.pipeline import Limits
 from app.rules import Boost, Freshness, Pin, Rules, Sentences, merged
-from app.rules_json import RulesError, read_rules
+from app.rules_json import RuleBook, RulesError, read_rules
 from app.stages.render import RenderStage
+from app.stages.rules import RulesStage
 from tests.bundles import GENRES
 from tests.slates import recommended
 
@@ -50,6 +59,19 @@ QUERIES = st.builds(
 RANDOM = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+class Away:
+    """A ranker that does not answer."""
+
+    async def rank(self, *_):
+        raise DependencyUnavailable("rank: away")
+
+
+@pytest.fixture(scope="module")
+def shallow(bundle):
+    """Ranks half of the 20 candidates."""
+    return LocalStages(lambda version: bundle.path, QdrantEdgeIndex, rank_depth=10)
 
 
 async def one(recommender, query):
@@ -155,15 +177,60 @@ async def test_pages_are_one_slate_without_duplicates_or_gaps(world, query, size
     assert rows == orjson.loads(whole.recommendations)
 
 
-async def test_boosts_and_freshness_move_items_up(world, bundle):
-    query = Query(3, limit=60)
-    plain = [row["movie_id"] for row in await one(world.recommender(), query)]
+@pytest.mark.parametrize("is_away", [False, True])
+@RANDOM
+@given(query=QUERIES, rules=RULES, limit=st.integers(1, 20), more=st.integers(1, 60))
+async def test_a_slate_under_rules_begins_as_a_shorter_one_does(
+    world, shallow, is_away, query, rules, limit, more
+):
+    # A pin behind the shorter one's end has no effect there.
+    pins = tuple(pin for pin in rules.pins if pin.position <= limit)
+    query = replace(query, rules=replace(rules, pins=pins), limit=limit, explain=False)
+    recommender = world.recommender(ranker=Away() if is_away else shallow)
+    short = [row["movie_id"] for row in await one(recommender, query)]
+    longer = await one(recommender, replace(query, limit=limit + more))
+    assert [row["movie_id"] for row in longer[: len(short)]] == short
+
+
+async def test_relevance_is_scaled_over_what_was_ranked_and_below_0_behind(world, shallow):
+    for limit in (20, 60):
+        query = Query(3, limit=limit, rules=Rules(), explain=True)
+        rows = await one(world.recommender(ranker=shallow), query)
+        relevance = [row["explain"]["scores"]["relevance"] for row in rows]
+        assert (relevance[0], relevance[9]) == (1, 0)
+        assert min(np.diff(relevance[:10])) < -0.05  # spread out, not all near 1
+        assert relevance[10:20] == pytest.approx([10 / place - 1 for place in range(11, 21)])
+        behind = [row["explain"]["scores"]["ranked"] for row in rows[10:]]
+        assert behind == [row["score"] for row in rows[10:]] == (len(rows) - 10) * [None]
+
+
+async def test_boosts_and_freshness_move_candidates_up(world, bundle):
+    query = Query(3, limit=60, read_cache=False)
+    recommender = world.recommender(limits=Limits(candidates=60))
+    plain = [row["movie_id"] for row in await one(recommender, query)]
     last = plain[-1]
     boosted = replace(query, rules=Rules(boosts=(Boost(5.0, item_ids=(last,)),)))
-    assert (await one(world.recommender(), boosted))[0]["movie_id"] == last
+    assert (await one(recommender, boosted))[0]["movie_id"] == last
+    # What is no candidate does not get in front of the 20 that are.
+    behind = [row["movie_id"] for row in await one(world.recommender(), boosted)]
+    assert behind.index(last) == 20
     fresh = replace(query, rules=Rules(freshness=Freshness(10.0, 1.0)))
-    years = [row["year"] for row in await one(world.recommender(), fresh) if row["year"]]
+    years = [row["year"] for row in await one(recommender, fresh) if row["year"]]
     assert years[0] == max(years)
+
+
+async def test_of_pins_that_contradict_each_other_the_later_holds(world):
+    first, second = (row["movie_id"] for row in (await one(world.recommender(), Query(3)))[5:7])
+
+    async def slate(*pins):
+        rules = Rules(pins=tuple(Pin(item, place) for item, place in pins))
+        rows = await one(world.recommender(), Query(3, limit=10, rules=rules))
+        return [row["movie_id"] for row in rows]
+
+    assert (await slate((first, 1), (second, 1)))[0] == second
+    assert (await slate((first, 1), (first, 3)))[2] == first
+    assert (await slate((first, 1), (second, 1), (second, 2)))[:2] == [first, second]
+    assert await slate((first, 11)) == await slate()
 
 
 async def test_mmr_puts_unlike_items_first(world, bundle):
@@ -213,17 +280,24 @@ async def test_a_named_item_tells_why_it_is_not_there(world, bundle):
         return orjson.loads(slate.explained)
 
     assert (await reason(whole[0]))["reason"] == "in_slate"
-    assert (await reason(watched))["reason"] == "watched"
+    seen = await reason(watched)
+    assert (seen["reason"], seen["exact_place"], seen["explain"]["source"]) == (
+        "watched", None, None,
+    )  # fmt: skip
+    assert seen["exact_score"] is not None
     assert (await reason(whole[1]))["reason"] == "disliked"
     away = await reason(whole[2], rules=replace(blocked, mmr_lambda=0.5))
     assert (away["reason"], away["explain"]["rules"]) == ("blocked", [])
     assert (await reason(whole[3], exclude_ids=(whole[3],)))["reason"] == "excluded"
-    assert (await reason(whole[3], year_from=9000))["reason"] == "filtered"
+    none = await reason(whole[3], year_from=9000)
+    assert (none["reason"], none["exact_place"], none["of_items"]) == ("filtered", None, 0)
     assert (await reason(999_999))["reason"] == "unknown_item"
     assert (await reason(whole[8]))["reason"] == "below_the_cut"
     far = await reason(whole[-1])
     assert far["reason"] == "not_retrieved"
     assert far["exact_place"] == far["of_items"] == len(whole) - 1
+    assert far["explain"]["source"] is None
+    assert (await reason(whole[8]))["explain"]["source"] == "tower"
     slate = [row["movie_id"] for row in await one(recommender, Query(user, limit=3, rules=capped))]
     full = next(
         item for item, kind in genres.items() if item not in slate and set(kind) & {
@@ -257,6 +331,7 @@ def test_a_rules_file_gives_rules_and_sentences(tmp_path, bundle):
     assert book.rules.boosts == (Boost(0.2, year_from=2010),)
     assert book.rules.max_per == (("genre", 3),)
     assert book.sentences.popular == "Everyone watches {item}"
+    assert book.sentences.looked_at == "Because you looked at {title}"
     render = RenderStage(bundle, book.sentences)
     (row,) = orjson.loads(render.slate(np.array([4], np.int32), np.ones(1, np.float32), None))
     assert row["why"] == {
@@ -271,6 +346,7 @@ def test_a_rules_file_gives_rules_and_sentences(tmp_path, bundle):
         ("boots: []\n", "boots: unknown field"),
         ("boost: [{add: nan, genres: [x]}]", "boost.0.add: "),
         ("diversity: {max_per: {genre: -1}}", "diversity.max_per.genre: "),
+        ("why: {looked_at: 'You {verb} it'}", "no placeholder {verb}; there are {title}, {item}"),
         ("why: {popular: 'Hi {user}'}", "no placeholder {user}; there are {item}"),
         ("why: {popular: 'Hi {item'}", "not a sentence"),
         ("pin: [1]", "pin.0: "),
@@ -286,3 +362,59 @@ def test_a_mistake_in_a_rules_file_is_one_line_with_its_place(tmp_path, content,
     (line,) = str(raised.value).splitlines()
     assert line.startswith(f"{file}: ")
     assert said in line
+
+
+IDLE = """
+block: {item_ids: [10, 7], genres: [Nope]}
+boost: [{add: 1, genres: [Drama]}, {add: 1, item_ids: [8]}]
+diversity: {max_per: {mood: 1, genre: 2}}
+pin: [{item_id: 9}, {item_id: 20}]
+"""
+WITHOUT_EFFECT = [
+    "diversity.max_per: cannot count by 'mood'; there are ",
+    "block.genres: unknown genre 'Nope'",
+    "pin.0.item_id: movie 9 is not in the catalogue",
+    "block.item_ids: movie 7 is not in the catalogue",
+    "boost.1.item_ids: movie 8 is not in the catalogue",
+]
+
+
+def test_what_of_a_rules_file_has_no_effect_is_told_and_logged_once(tmp_path, bundle, monkeypatch):
+    file = tmp_path / "rules.yaml"
+    file.write_text(IDLE)
+    book = read_rules(str(file))
+    idle = RulesStage(bundle).without_effect(book.rules)
+    assert len(idle) == len(WITHOUT_EFFECT)
+    assert all(line.startswith(said) for line, said in zip(idle, WITHOUT_EFFECT, strict=True))
+    logged = []
+    monkeypatch.setattr(assembly._log, "warning", lambda *said, **more: logged.append(more))
+    assembly._model(bundle, book)
+    assert logged == [{"version": "1", "rules": "; ".join(idle)}]
+    assembly._model(bundle, RuleBook(Rules(block_ids=(10,))))
+    assembly._model(bundle, RuleBook())
+    assert len(logged) == 1
+
+
+def test_checking_a_file_against_a_store_warns_of_what_its_catalogue_lacks(tmp_path, bundle):
+    root = typer.Typer()
+    api_commands.register(root)
+    file, store = tmp_path / "rules.yaml", tmp_path / "store"
+    file.write_text(IDLE)
+
+    def check(*options):
+        return CliRunner().invoke(root, ["rules", "check", str(file), *options])
+
+    assert (check().exit_code, check().stderr) == (0, "")
+    missing = check("--store", str(store))
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert "no published version" in missing.stderr
+    shutil.copytree(bundle.path, store / "bundles" / "1")
+    (store / "production.json").write_text(
+        '{"version": "1", "previous": [], "changed_at": "2026-01-01"}'
+    )
+    checked = check("--store", str(store))
+    assert (checked.exit_code, checked.stdout) == (0, f"{file}: correct\n")
+    lines = checked.stderr.splitlines()
+    assert len(lines) == len(WITHOUT_EFFECT)
+    for line, said in zip(lines, WITHOUT_EFFECT, strict=True):
+        assert line.startswith(f"warning: {file}: {said}")

@@ -8,6 +8,7 @@ import pytest
 
 from app.adapters.openai_writer import OpenAIWriter
 from app.api import schemas
+from app.domain import Event, EventType
 from app.errors import DependencyUnavailable
 from app.prose import Prose
 from marquee.client import AsyncClient, Client, Refused, item_id
@@ -108,7 +109,8 @@ async def test_prose_is_written_from_the_items_and_nothing_of_the_user(world):
     assert await service.why("3", 100) == account  # remembered
     assert len(asked) == 1
     facts = orjson.loads(asked[0]["messages"][1]["content"])
-    assert facts == {"item": account.item, "most_alike": account.because}
+    most_alike = [row | {"done": "watched"} for row in account.because]
+    assert facts == {"item": account.item, "most_alike": most_alike}
     assert 1 <= len(account.because) <= 3
     watched = {row["movie_id"] for row in (await service.history(3, 1000)).rows}
     assert {row["movie_id"] for row in account.because} <= watched
@@ -139,6 +141,23 @@ async def test_who_has_watched_nothing_gets_a_sentence_too(world):
     account = await world.service().why("nobody", 100)
     assert account.because == []
     assert account.text == f"Many people choose {world.model.bundle.items.names[9]}"
+
+
+async def test_of_a_clicked_item_neither_the_template_nor_the_model_says_that_it_was_watched(world):
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        return said("You might like it.")
+
+    clicked, alike = 50, world.model.bundle.neighbours[4, 0]
+    item_id = world.model.bundle.items.ids[int(alike)]
+    await world.state.append(Event("new", clicked, EventType.CLICK, 0))
+    account = await world.service().why("new", item_id)
+    assert account.text == f"Because you looked at {world.model.bundle.items.names[4]}"
+    await told_by(world, answer).why("new", item_id)
+    (row,) = orjson.loads(asked[0]["messages"][1]["content"])["most_alike"]
+    assert (row["movie_id"], row["done"]) == (clicked, "looked at")
 
 
 async def test_a_slow_model_gathers_no_crowd_and_no_slate_waits_for_it(world):
