@@ -186,8 +186,7 @@ class Histories:
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """Retrieved items of a batch: items int32[B,K] (-1 = padding, only at the end of a row) and
-    scores float32[B,K], each row in descending order of score. Once they are ranked, the score is
-    the ranker's, and NaN for those behind, which it did not score."""
+    scores float32[B,K], each row in descending order of score."""
 
     items: Int32s
     scores: Float32s

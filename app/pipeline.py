@@ -211,12 +211,15 @@ class Recommender:
             return None
         scores = await self._try("rank", self._ranker.rank(version, histories, retrieved), degraded)
         candidates = retrieved if scores is None else _reorder(retrieved, scores)
+        scored = (candidates.scores if scores is None else scores).shape[1]
         self._metrics.candidates(len(users), candidates.items.shape[1])
         plain = [n for n, query in enumerate(queries) if _is_plain(query)]
         slates = _plain_slates(model, queries, users, candidates, plain)
         for n, query in enumerate(queries):
             if n not in slates:
-                walk = self._walk(query, users[n], wanted[n], vectors[n], retrieved, candidates, n)
+                walk = self._walk(
+                    query, users[n], wanted[n], vectors[n], retrieved, candidates, scored, n
+                )
                 slates[n] = model.directed.personal(walk)
         return [slates[n] for n in range(len(queries))]
 
@@ -228,10 +231,10 @@ class Recommender:
         vector: Float32s,
         retrieved: Candidates,
         ranked: Candidates,
+        scored: int,
         row: int,
     ) -> Walk:
         first, second = retrieved.items[row] >= 0, ranked.items[row] >= 0
-        scores = ranked.scores[row][second]
         return Walk(
             query,
             user,
@@ -240,7 +243,8 @@ class Recommender:
             retrieved.items[row][first],
             retrieved.scores[row][first],
             ranked.items[row][second],
-            scores[~np.isnan(scores)],
+            ranked.scores[row][second],
+            scored,
             self._limits.candidates,
         )
 
@@ -268,13 +272,15 @@ def _is_plain(query: Query) -> bool:
 
 
 def _reorder(candidates: Candidates, scores: Float32s) -> Candidates:
-    """Those that the ranker scored by its scores, and behind them the others as they were."""
+    """Those that the ranker scored, best first. The others keep their order behind, and as score
+    get one less each than the last that was ranked."""
     depth = scores.shape[1]
     order = np.argsort(-scores, axis=1, kind="stable")
     items = candidates.items.copy()
     items[:, :depth] = np.take_along_axis(items[:, :depth], order, axis=1)
-    ranked = np.full(items.shape, np.nan, np.float32)
+    ranked = np.empty(items.shape, np.float32)
     ranked[:, :depth] = np.take_along_axis(scores, order, axis=1)
+    ranked[:, depth:] = ranked[:, depth - 1 : depth] - np.arange(1, items.shape[1] - depth + 1)
     return Candidates(items, ranked)
 
 

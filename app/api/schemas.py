@@ -166,8 +166,8 @@ class Trace(BaseModel):
 
 
 class Recommendation(Item):
-    """One place of a slate. `score` is null where the ranker gave none, behind MARQUEE_RANK_DEPTH
-    and for a pinned item that was not a candidate; `explain` is there when it was asked for."""
+    """One place of a slate. `score` is null for an item that was no candidate; `explain` is there
+    when it was asked for."""
 
     score: float | None
     why: Why | None

@@ -30,9 +30,9 @@ class Walk:
     """What one query met on its way.
 
     vector: float32[D]; None when the slate is made of popular items.
-    retrieved, ranked: item_idx best first, as the index and as the ranker ordered them;
-    ranked_scores: of the first of them, which are all that were scored. pool: how many of the
-    first a slate of any length has to choose from.
+    retrieved, ranked: item_idx best first, as the index and as the ranker ordered them, with
+    their scores. scored: how many of the first of `ranked` have one of the ranker's own scale.
+    pool: how many of the first a slate of any length has to choose from.
     """
 
     query: Query
@@ -43,6 +43,7 @@ class Walk:
     retrieved_scores: Float32s
     ranked: Int32s
     ranked_scores: Float32s
+    scored: int
     pool: int
 
 
@@ -67,7 +68,9 @@ class DirectedStage:
         """A slate of popular items."""
         n = max(_POPULAR_POOL, query.limit)
         items, scores = self._popular.search(wanted, n)
-        walk = Walk(query, user, wanted, None, items, scores, items, scores, _POPULAR_POOL)
+        walk = Walk(
+            query, user, wanted, None, items, scores, items, scores, len(items), _POPULAR_POOL
+        )
         return self._slate(walk)
 
     def personal(self, walk: Walk) -> Slate:
@@ -78,13 +81,12 @@ class DirectedStage:
         query = walk.query
         rules = query.rules or Rules()
         allowed = self._popular.allowed(walk.wanted)
-        items, scores = walk.ranked, walk.ranked_scores
+        items, scores = walk.ranked, walk.ranked_scores[: walk.scored]
         shaped = self.rules.shape(rules, items, scores, allowed, query.limit, walk.pool)
         if len(shaped.items) < query.limit and len(items) < int(allowed.sum()):
             items = self._whole(walk, allowed)
             shaped = self.rules.shape(rules, items, scores, allowed, query.limit, walk.pool)
-        scored = walk.ranked[: len(scores)]
-        score_of = dict(zip(scored.tolist(), scores.tolist(), strict=True))
+        score_of = dict(zip(walk.ranked.tolist(), walk.ranked_scores.tolist(), strict=True))
         shown = np.array([score_of.get(i, np.nan) for i in shaped.items.tolist()], np.float32)
         personal = walk.vector is not None
         user = walk.user

@@ -24,7 +24,7 @@ class Trace:
         self._walk = walk
         self._shaped = shaped
         self._retrieved = _places(walk.retrieved)
-        self._ranked = _places(walk.ranked[: len(walk.ranked_scores)])
+        self._ranked = _places(walk.ranked[: walk.scored])
         self._before = _places(items)
         self._slate = _places(shaped.items)
 
