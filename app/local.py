@@ -25,6 +25,7 @@ from urllib.request import urlopen
 from app.adapters.store import bundle_store
 from app.adapters.valkey import Valkey, ValkeyError
 from app.api.front import IN_PLACE_OF_SERVE
+from app.free_ports import free_port
 from app.settings import Settings
 from training.model.bundle import Bundle, BundleError
 
@@ -144,7 +145,7 @@ class LocalService:
         return settings.model_copy(update={"stage_sockets": sockets})
 
     def _start_valkey(self, directory: Path, options: dict[str, str]) -> str:
-        server = Valkey(directory, _free_port(), options)
+        server = Valkey(directory, free_port(), options)
         try:
             server.start()
         except ValkeyError as error:
@@ -177,7 +178,7 @@ class LocalService:
         if not self._accelerated:
             return environment
         haproxy = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="marquee-")))
-        stats, metrics, first = _free_port(), _free_port(), _free_port()
+        stats, metrics, first = free_port(), free_port(), free_port()
         return environment | {
             # Both or neither: throughput mode alone leaves workers without a proxy.
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -201,8 +202,8 @@ class LocalService:
             # Time for load balancers to notice that a replica leaves; here there is none.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             # Fixed by default, so that two services on a machine would fight over them.
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
-            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(_free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
@@ -286,9 +287,3 @@ def _check_port(host: str, port: int) -> None:
             raise StartError(
                 f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
             ) from None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

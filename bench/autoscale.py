@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from urllib.request import Request, urlopen
 
 import yaml
 
+from app.free_ports import free_port
 from bench import processes
 from bench.ramp import ramp
 from training.errors import UserError
@@ -87,7 +87,7 @@ def chart_service(
     """
     service = yaml.safe_load(MANIFEST.read_text("utf-8"))
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
-    port = _free_port()
+    port = free_port()
     config["proxy_location"] = "HeadOnly"
     config["http_options"]["port"] = port
     for deployment in config["applications"][0]["deployments"]:
@@ -122,7 +122,7 @@ def autoscaled_ray(environment: Mapping[str, str], max_nodes: int) -> Iterator[s
     import ray
     import ray.util
 
-    gcs, dashboard, low = _free_port(), _free_port(), _free_port()
+    gcs, dashboard, low = free_port(), free_port(), free_port()
     ip = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     address = f"{ip}:{gcs}"
     with (
@@ -140,8 +140,8 @@ def autoscaled_ray(environment: Mapping[str, str], max_nodes: int) -> Iterator[s
             f"--port={gcs}",
             f"--dashboard-port={dashboard}",
             "--dashboard-agent-listen-port=0",
-            f"--ray-client-server-port={_free_port()}",
-            f"--metrics-export-port={_free_port()}",
+            f"--ray-client-server-port={free_port()}",
+            f"--metrics-export-port={free_port()}",
             "--min-worker-port=0",
             "--max-worker-port=0",
             f"--object-store-memory={_OBJECT_STORE_BYTES}",
@@ -176,10 +176,10 @@ def _ray_environment(directory: str, first_port: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(_free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(min(first_port, 65000)),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(min(first_port, 65000) + 400),
     }
@@ -274,9 +274,3 @@ def _wait(url: str, otherwise: str, process: Popen[str] | None = None) -> None:
             if ended or time.monotonic() >= deadline:
                 raise UserError(f"{otherwise}: {error}") from None
             time.sleep(0.5)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

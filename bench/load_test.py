@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from app.adapters.valkey import Valkey
+from app.free_ports import free_port
 from bench.faults.service import Served, marquee_serve
 from bench.load_scenarios import SCENARIOS
 from bench.ramp import Watch
-from bench.serve import free_port, machine
+from bench.serve import machine
 from training.errors import UserError
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")

@@ -20,12 +20,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from app.free_ports import free_port
 from app.local import LocalService
 from app.settings import Settings
 from bench.load import Plan, measure
 from bench.memory import cpu_seconds, process_name
 from bench.processes import descendants
-from bench.serve import free_port, http_request, production, zipf_order
+from bench.serve import http_request, production, zipf_order
 from training.model.bundle import Bundle
 
 _RATE_HZ = 200

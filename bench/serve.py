@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from urllib.request import urlopen
 import numpy as np
 
 from app.adapters.store import bundle_store
+from app.free_ports import free_port
 from app.local import LocalService
 from app.settings import Settings
 from bench import stages
@@ -380,10 +380,3 @@ def _empty_application(settings: Settings) -> Any:
         max_ongoing_requests=settings.max_ongoing_requests,
         ray_actor_options={"num_cpus": settings.replica_cpus},
     )(Empty).bind()
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])

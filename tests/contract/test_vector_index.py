@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient, models
 
 from app.adapters import qdrant_edge
-from app.adapters.exact_scan import ExactScan
+from app.adapters.exact_scan import ByteProduct, ExactScan
 from app.adapters.indexes import left_behind
 from app.adapters.qdrant_edge import QdrantEdgeIndex
 from app.adapters.qdrant_server import QdrantServerIndex, collection_name
@@ -193,6 +193,27 @@ def test_bytes_overlook_nothing_in_a_catalogue_of_many_groups(spread):
         assert (found.items[row, present:] == -1).all()
         np.testing.assert_allclose(scores[row, ids], best, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.scores[row, :present], best, rtol=1e-4, atol=1e-5)
+
+
+def test_of_items_with_a_large_bias_few_are_scored_again(monkeypatch):
+    """As trained ones are: most coordinates small, one great and almost the same for all."""
+    rng = np.random.default_rng(6)
+    items = rng.normal(scale=0.01, size=(9_000, 128)).astype(np.float32)
+    items[:, -1] = rng.normal(2.0, 0.5, size=len(items))
+    users = rng.normal(scale=10, size=(8, 128)).astype(np.float32)
+    users[:, -1] = 1.0
+    again = []
+    exactly = ByteProduct.exactly
+
+    def counted(self, vector, among, compared):
+        again.append(len(among))
+        return exactly(self, vector, among, compared)
+
+    monkeypatch.setattr(ByteProduct, "exactly", counted)
+    found = ExactScan(items, in_bytes=True).search(users, [np.empty(0, np.int32)] * 8, [50] * 8)
+    best = np.argsort(-(users.astype(np.float64) @ items.T.astype(np.float64)), axis=1)[:, :50]
+    assert [set(row) for row in found.items.tolist()] == [set(row) for row in best.tolist()]
+    assert max(again) < len(items) / 5
 
 
 async def test_hundreds_of_items_can_be_excluded(index, bundle, users):

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from app.free_ports import free_port
 from bench.ramp import ramp
 from bench.smoke import check
 from helm.dashboards import DASHBOARDS
@@ -22,7 +23,6 @@ from helm.generate import COMPOSE_RULES, render
 from marquee.client import Client
 from tests.bundles import tiny_contents
 from tests.chart_process import running
-from tests.ports import free_port
 from training.bundle_writer import write_files
 from training.store import Store
 

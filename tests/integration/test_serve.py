@@ -16,16 +16,11 @@ import typer
 from typer.testing import CliRunner
 
 from app import erasure_commands, event_commands
+from app.free_ports import free_port
 from bench.faults.service import command_line
 from tests.bundles import tiny_bundle
 
 pytestmark = pytest.mark.integration
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _store(path):
@@ -74,7 +69,7 @@ def _alive(pid):
 def service(tmp_path_factory):
     path = tmp_path_factory.mktemp("serve")
     store = _store(path / "store")
-    port = _free_port()
+    port = free_port()
     process = _serve(
         "--store", store, "--port", port, "--state-dir", path / "state",
         MARQUEE_POLL_S="0.2", MARQUEE_BODY_TIMEOUT_MS="1000",

@@ -13,7 +13,7 @@ import typer
 
 from app.adapters.valkey import Valkey, ValkeyError
 from app.event_commands import local_redis_url
-from tests.ports import free_port
+from app.free_ports import free_port
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
 OWNER = """
