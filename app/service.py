@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from app.coalesce import Coalescer
 from app.domain import (
     Erasure,
     Event,
     EventType,
-    Float32s,
     ItemId,
     Query,
     SearchFilter,
@@ -33,11 +29,9 @@ from app.pipeline import Miss, Recommender
 from app.ports import UserState
 from app.prose import Account, Prose
 from app.rules import Rules
-from app.stages.history import Known, known
-from app.stages.user_features import stored_inputs
+from app.stages.history import batch_histories, known
+from app.stages.user_features import named, ranker_inputs
 from app.windows import ItemWindow
-from training.model.bundle import Bundle
-from training.model.ranking import USER_INPUTS
 
 _NO_STATE = ("user_state",)  # what is away when the online state is
 _SOURCES = 3  # of the user's items, to say why another is for them
@@ -262,7 +256,7 @@ class Service:
             kinds.count(EventType.VIEW),
             len(kinds),
             genres,
-            _inputs(bundle, user),
+            named(ranker_inputs(batch_histories([user]), bundle.user_features)[0]),
             degraded,
         )
 
@@ -391,20 +385,6 @@ def _without_feedback(state: UserEvents) -> UserEvents:
     return UserEvents(erased=state.erased, stored=state.stored)
 
 
-def _inputs(bundle: Bundle, user: Known) -> dict[str, float | None] | None:
-    """What the ranker reads of a user: the online store's word, else the bundle's."""
-    stored = None if user.sums is None else stored_inputs([user.sums])[0]
-    if stored is not None and not np.isnan(stored).all():
-        return _named(stored)
-    return None if user.row < 0 else _named(bundle.user_features[user.row])
-
-
 def _counts(window: ItemWindow) -> dict[str, float]:
     """An item's window as it is told."""
     return {"views": window.views, "clicks": window.clicks, "velocity": window.velocity}
-
-
-def _named(features: Float32s) -> dict[str, float | None]:
-    """USER_INPUTS by name, None for what is not known."""
-    values = zip(USER_INPUTS, features.tolist(), strict=True)
-    return {name: None if math.isnan(value) else value for name, value in values}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from app.domain import Candidates, Float32s, Histories
+from app.stages.user_features import ranker_inputs
 from training.model.bundle import Bundle
 from training.model.rankers import load_ranker
-from training.model.ranking import USER_INPUTS, CatalogueInputs, ranker_features
+from training.model.ranking import CatalogueInputs, ranker_features
 
 
 class RankerStage:
@@ -30,12 +31,7 @@ class RankerStage:
         """Scores float32[B,min(depth,K)] on the ranker's own scale; -inf for padding."""
         items = candidates.items[:, : self._depth]
         scores = candidates.scores[:, : self._depth]
-        users = np.full((len(items), len(USER_INPUTS)), np.nan, np.float32)
-        in_bundle = histories.users >= 0
-        users[in_bundle] = self._user_features[histories.users[in_bundle]]
-        if histories.features is not None:
-            stored = ~np.isnan(histories.features).all(axis=1)
-            users[stored] = histories.features[stored]
+        users = ranker_inputs(histories, self._user_features)
         features = ranker_features(
             self._catalogue, items, scores, histories.items, histories.offsets, users
         )

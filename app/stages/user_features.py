@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from app.domain import Float32s, ItemId, StoredUser, UserEvents, event_order
+from app.domain import Float32s, Histories, ItemId, StoredUser, UserEvents, event_order
+from training.model.ranking import USER_INPUTS
 from training.model.user_features import (
     POSITIVE_EVENTS,
     WITHDRAWN_BY,
@@ -41,6 +43,25 @@ def stored_inputs(users: Sequence[Sums]) -> Float32s:
     last = np.array([max(user.new_events_s, default=np.nan) for user in users])
     as_of = np.array([float(user.stored.as_of_s) for user in users])
     return user_inputs(totals.with_unrated(count, first, last), np.fmax(as_of, last))
+
+
+def ranker_inputs(histories: Histories, in_bundle: Float32s) -> Float32s:
+    """USER_INPUTS float32[B,F] of a batch: the online store's word, else the bundle's, NaN for
+    users whom neither knows. in_bundle: float32[U,F], the bundle's by row."""
+    inputs = np.full((len(histories.users), len(USER_INPUTS)), np.nan, np.float32)
+    known = histories.users >= 0
+    inputs[known] = in_bundle[histories.users[known]]
+    if histories.features is not None:
+        stored = ~np.isnan(histories.features).all(axis=1)
+        inputs[stored] = histories.features[stored]
+    return inputs
+
+
+def named(inputs: Float32s) -> dict[str, float | None] | None:
+    """One user's USER_INPUTS by name, None for what is not known; None when nothing is."""
+    values = zip(USER_INPUTS, inputs.tolist(), strict=True)
+    told = {name: None if math.isnan(value) else value for name, value in values}
+    return told if any(value is not None for value in told.values()) else None
 
 
 def new_events_s(state: UserEvents, position: str) -> list[float]:
